@@ -1,0 +1,29 @@
+# make demo: learned views beat random noise, in about three minutes.   make test: every test and notebook.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+.PHONY: demo test lab notebooks lint sweep-images
+
+demo: $(VENV)/installed
+	mkdir -p runs/02_images
+	$(BIN)/papermill notebooks/02_images.ipynb runs/02_images/out.ipynb -p preset quick -p out_dir runs/02_images
+	@$(BIN)/python -m vmlite.results runs/02_images/results.json
+	@echo "Executed notebook: $(CURDIR)/runs/02_images/out.ipynb"
+
+test: $(VENV)/installed
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --nbval
+
+lab: $(VENV)/installed
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/installed
+	$(BIN)/python notebooks/execute.py notebooks/*.ipynb notebooks/answers/*.ipynb
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -e '.[dev]'
+	touch $@

@@ -1,0 +1,55 @@
+"""What every data set offers, whatever its modality."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Dataset(Protocol):
+    """Examples in compact storage on the training device.
+
+    Attributes:
+        name: as it appears in the tables of results.
+        targets: for each task the labels (N,) of all examples.
+        classes: for each task the names of its classes.
+        front_end: module that turns a raw batch into network input (N, C, H, W).
+        shape: (C, H, W) of the network input.
+        mean, std: per-channel statistics that the encoder normalises with; None where the front end does it.
+        clamp: the range views are clamped to, for images; None otherwise.
+    """
+
+    name: str
+    targets: dict[str, Tensor]
+    classes: dict[str, tuple[str, ...]]
+    front_end: nn.Module
+    shape: tuple[int, int, int]
+    clamp: tuple[float, float] | None
+
+    @property
+    def mean(self) -> Tensor | None: ...
+    @property
+    def std(self) -> Tensor | None: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Raw examples for `index` (N,), a float tensor on the device."""
+        ...
+
+    def first(self, n: int | None) -> Self:
+        """The first `n` examples with the same statistics; None keeps all. Raises ValueError where there are fewer."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same data on `device`."""
+        ...
+
+
+class Splits(NamedTuple):
+    """A data set's training and test examples."""
+
+    train: Dataset
+    test: Dataset

@@ -1,0 +1,1 @@
+"""Generated data sets, which need no download: the defaults of the notebooks."""

@@ -1,0 +1,215 @@
+"""Evaluation: how much of a task can be read from a frozen representation.
+
+Every protocol takes features and labels as tensors and returns percent of test examples answered correctly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vmlite.datasets import Dataset, Splits
+from vmlite.encoders import Encoder
+from vmlite.pretrain import Run, build_encoder, frozen, place, seeded
+from vmlite.recipes import Recipe
+
+L2 = 1.0
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Within the block the modules are in eval mode and need no gradient; afterwards they are as before."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        with frozen(*modules):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def extract(
+    encoder: Encoder, data: Dataset, pool: bool = True, batch_size: int = 512, progress: bool = False
+) -> Tensor:
+    """Features of all examples, without views: (N, feature_dim) pooled, or the flattened last feature maps."""
+    device = encoder.mean.device
+    batches = torch.arange(len(data), device=device).split(batch_size)
+    with evaluating(encoder):
+        made = [
+            encoder.features(data.front_end(data.batch(index)), pool)
+            for index in tqdm(batches, desc="features", disable=not progress, leave=False)
+        ]
+    return torch.cat(made)
+
+
+@torch.no_grad()
+def raw_inputs(data: Dataset, batch_size: int = 512) -> Tensor:
+    """The network inputs of all examples, flattened: the features of a linear classifier without any encoder."""
+    index = torch.arange(len(data)).split(batch_size)
+    return torch.cat([data.front_end(data.batch(i)).flatten(1) for i in index])
+
+
+def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the training features' mean and standard deviation; a constant feature becomes zero."""
+    std, mean = torch.std_mean(train, 0)
+    scale = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.inf)
+    return (train - mean) / scale, (test - mean) / scale
+
+
+def linear_probe(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, l2: float = L2) -> float:
+    """Multinomial logistic regression on standardised features, solved to convergence with L-BFGS.
+
+    Minimises the summed cross entropy plus l2 / 2 times the squared norm of the weights.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x, x_test = standardise(x.float(), x_test.float())
+    model = LogisticRegression(C=1 / l2, tol=1e-4, max_iter=2000).fit(x.cpu().numpy(), y.cpu().numpy())
+    return 100 * float((model.predict(x_test.cpu().numpy()) == y_test.cpu().numpy()).mean())
+
+
+def knn(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, k: int = 20, temperature: float = 0.07) -> float:
+    """Weighted k-nearest-neighbour vote by cosine similarity (Wu et al. 2018, section 3.4)."""
+    x, x_test = F.normalize(x.float(), dim=1), F.normalize(x_test.float(), dim=1)
+    votes = F.one_hot(y).float()
+    correct = 0
+    for part, answer in zip(x_test.split(1024), y_test.split(1024), strict=True):
+        similarity, index = (part @ x.T).topk(min(k, len(x)), dim=1)
+        score = ((similarity / temperature).exp()[:, :, None] * votes[index]).sum(1)
+        correct += int((score.argmax(1) == answer).sum())
+    return 100 * correct / len(y_test)
+
+
+def mlp_probe(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, hidden: int = 512, epochs: int = 30) -> float:
+    """One hidden layer on standardised features: Linear-BatchNorm-ReLU-Linear; Adam 1e-3 falling to zero, batch 256."""
+    x, x_test = standardise(x.float(), x_test.float())
+    with seeded("mlp_probe"):
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, int(y.max()) + 1)
+        ).to(x.device)
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=1e-4)
+        _fit(lambda index: net(x[index]), y, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR, epochs, 256)
+    with evaluating(net), torch.no_grad():
+        return _percent(net(x_test), y_test)
+
+
+def paper_probe(
+    run: Run,
+    test: Dataset,
+    task: str = "class",
+    pool: bool = False,
+    epochs: int = 100,
+    lr: float = 0.01,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> float:
+    """The paper's linear evaluation (section 4.1): the pretraining views stay on while the classifier trains.
+
+    SGD with momentum .9, the rate divided by 10 after 60 and 80 % of the epochs; no views on the test images. As in the
+    paper, CIFAR-10 uses the features before pooling.
+    """
+    train = run.train
+    y = train.targets[task]
+
+    def features(index: Tensor) -> Tensor:
+        with torch.no_grad():
+            return run.encoder.features(run.views(run.prepare(train.batch(index))), pool)
+
+    with evaluating(run.encoder, run.views), seeded("paper_probe"):
+        width = features(torch.zeros(1, dtype=torch.long, device=y.device)).shape[1]
+        classifier = nn.Linear(width, len(train.classes[task])).to(y.device)
+        optimizer = torch.optim.SGD(classifier.parameters(), lr, momentum=0.9)
+
+        def drops(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+            return torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * steps), int(0.8 * steps)])
+
+        _fit(lambda index: classifier(features(index)), y, optimizer, drops, epochs, batch_size, progress)
+    with torch.no_grad():
+        return _percent(classifier(extract(run.encoder, test, pool)), test.targets[task])
+
+
+def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 20, progress: bool = True) -> float:
+    """Test accuracy of the recipe's encoder trained from scratch on the labels: what the network can do at best.
+
+    SGD with Nesterov momentum .9, weight decay 5e-4, one cycle of the learning rate up to .1, no augmentation.
+    """
+    train, test = data
+    y = train.targets[task]
+    with seeded("supervised", recipe.seed):
+        encoder = place(build_encoder(recipe.replace(embedding_dim=len(train.classes[task])), train), y.device)
+        optimizer = torch.optim.SGD(encoder.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+        def cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+            return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps)
+
+        _fit(
+            lambda index: encoder(train.front_end(train.batch(index))), y, optimizer, cycle, epochs, recipe.batch_size,
+            progress,
+        )  # fmt: skip
+    with evaluating(encoder), torch.no_grad():
+        batches = torch.arange(len(test), device=y.device).split(512)
+        logits = torch.cat([encoder(test.front_end(test.batch(index))) for index in batches])
+    return _percent(logits, test.targets[task])
+
+
+def _fit(
+    logits: Callable[[Tensor], Tensor],
+    y: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler],
+    epochs: int,
+    batch_size: int,
+    progress: bool = False,
+) -> None:
+    """Minimise the cross entropy of `logits(index)` over shuffled batches."""
+    batches = max(1, len(y) // batch_size)
+    scheduler = schedule(optimizer, epochs * batches)
+    for _ in tqdm(range(epochs), desc="training on labels", disable=not progress, leave=False, delay=1):
+        for index in torch.randperm(len(y), device=y.device)[: batches * batch_size].chunk(batches):
+            optimizer.zero_grad()
+            F.cross_entropy(logits(index), y[index]).backward()
+            optimizer.step()
+            scheduler.step()
+
+
+def _percent(logits: Tensor, y: Tensor) -> float:
+    return 100 * float((logits.argmax(1) == y).float().mean())
+
+
+FROZEN_METRICS: dict[str, tuple[bool, Callable[[Tensor, Tensor, Tensor, Tensor], float]]] = {
+    "linear_accuracy": (True, linear_probe),
+    "linear_accuracy_prepool": (False, linear_probe),
+    "mlp_accuracy": (True, mlp_probe),
+    "knn_accuracy": (True, knn),
+}
+METRICS = (*FROZEN_METRICS, "linear_accuracy_paper")
+
+
+def evaluate(run: Run, test: Dataset, task: str = "class", metrics: Sequence[str] = METRICS) -> dict[str, float]:
+    """The chosen metrics of a run's encoder, names as in METRICS. Features are extracted once for each kind."""
+    made: dict[bool, tuple[Tensor, Tensor]] = {}
+    values = {}
+    y, y_test = run.train.targets[task], test.targets[task]
+    for metric in tqdm(metrics, desc="evaluating", leave=False, delay=2):
+        if metric == "linear_accuracy_paper":
+            values[metric] = paper_probe(run, test, task)
+            continue
+        pool, probe = FROZEN_METRICS[metric]
+        if pool not in made:
+            made[pool] = extract(run.encoder, run.train, pool), extract(run.encoder, test, pool)
+        values[metric] = probe(made[pool][0], y, made[pool][1], y_test)
+    return values
+
+
+def raw_input_accuracy(data: Splits, task: str = "class") -> float:
+    """`linear_probe` on the network's input: the floor of a classifier without any encoder."""
+    train, test = data
+    return linear_probe(raw_inputs(train), train.targets[task], raw_inputs(test), test.targets[task])

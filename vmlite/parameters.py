@@ -1,0 +1,104 @@
+"""Notebook parameters: checked and turned into a recipe before anything long starts.
+
+papermill only warns of a parameter it does not know, and passes `-p resume true` as the text "true". The cell after a
+notebook's parameters therefore calls `read_parameters(globals(), "images")`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmlite.environment import project_path
+from vmlite.evaluate import METRICS
+from vmlite.recipes import Recipe, one_of, preset
+
+COMMON = (
+    "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
+    "seed", "device", "precision", "resume", "metrics",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a notebook runs.
+
+    `arms` are the recipes to compare, equal but for their views. `supervised` asks for the same network trained on
+    labels beside them, `metrics` for these numbers of each encoder.
+    """
+
+    preset: str
+    recipe: Recipe
+    arms: tuple[Recipe, ...]
+    supervised: bool
+    metrics: tuple[str, ...]
+    out_dir: Path
+    resume: bool
+    params: dict[str, Any]
+
+
+def read_parameters(namespace: dict[str, Any], topic: str = "images", **defaults: Any) -> Settings:
+    """The settings that a notebook's globals ask for.
+
+    Args:
+        namespace: `globals()` of the notebook. Parameters that are None take the preset's value.
+        topic: whose presets to use.
+        defaults: further recipe fields that this notebook fixes.
+
+    Raises ValueError for unknown parameters, for values of a wrong type or range, and for an `out_dir` that cannot be
+    written to.
+    """
+    for name in _injected(namespace):
+        one_of("parameter", name, COMMON)
+    given = {name: namespace[name] for name in COMMON if namespace.get(name) is not None}
+    chosen = given.get("preset", "quick")
+    fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
+    recipe = preset(chosen, topic, **(defaults | {name: value for name, value in given.items() if name in fields}))
+    views = _names(given.get("views", "noise,viewmaker"))
+    metrics = _names(given.get("metrics", "linear_accuracy,linear_accuracy_prepool,mlp_accuracy,knn_accuracy"))
+    for metric in metrics:
+        one_of("metric", metric, METRICS)
+    return Settings(
+        preset=chosen,
+        recipe=recipe,
+        arms=tuple(recipe.replace(views=name) for name in views if name != "supervised"),
+        supervised="supervised" in views,
+        metrics=metrics,
+        out_dir=writable(project_path(given.get("out_dir", f"runs/{topic}"))),
+        resume=as_bool("resume", given.get("resume")),
+        params=given,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in str(text).split(",") if name.strip())
+
+
+def as_bool(name: str, value: object) -> bool:
+    """True or False from a boolean or from the text that papermill passes; None is False."""
+    texts = {"true": True, "false": False, "none": False, "1": True, "0": False}
+    if str(value).lower() not in texts:
+        raise ValueError(f"{name} must be true or false, got {value!r}.")
+    return texts[str(value).lower()]
+
+
+def writable(folder: Path) -> Path:
+    """Make `folder` and try to write into it. Raises ValueError where that is impossible."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"out_dir {folder} cannot be written to ({error.strerror}); choose another folder.") from error
+    return folder
+
+
+def _injected(namespace: dict[str, Any]) -> list[str]:
+    """Names assigned in the cell that papermill put in, which it begins with a comment of its own."""
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
+    nodes = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]

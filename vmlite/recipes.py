@@ -1,0 +1,140 @@
+"""Recipes: one pretraining run as a frozen, serialisable value, and the presets that name the usual ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vmlite.datasets import DATASETS
+from vmlite.encoders import ENCODERS, HEADS, STEMS
+from vmlite.objectives import NTXENT_FORMS, OBJECTIVES
+from vmlite.viewmaker import check_budget
+from vmlite.views import VIEWS
+
+UPDATES = ("alternating", "joint")
+PRECISIONS = ("float32", "bf16")
+_CHOICES: dict[str, Any] = {
+    "dataset": DATASETS, "encoder": ENCODERS, "stem": STEMS, "head": HEADS, "objective": OBJECTIVES, "loss_form": NTXENT_FORMS,
+    "update": UPDATES, "precision": PRECISIONS,
+}  # fmt: skip
+_OPTIONAL_INTEGERS = ("train_size", "test_size", "image_size")
+_POSITIVE_INTEGERS = (
+    *_OPTIONAL_INTEGERS, "viewmaker_width", "encoder_width", "embedding_dim", "epochs", "batch_size",
+)  # fmt: skip
+
+
+def one_of(what: str, value: object, valid: Iterable[object]) -> None:
+    """Raise ValueError naming the valid values, and the closest one, unless `value` is among them."""
+    if value not in list(valid):
+        close = difflib.get_close_matches(str(value), [str(v) for v in valid], 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(map(str, valid))}.{hint}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a pretraining run. The defaults are the paper's for CIFAR-10 (section 4)."""
+
+    # data
+    dataset: str = "cifar10"
+    data_dir: str | None = None
+    train_size: int | None = None  # examples to use or to generate; None: all
+    test_size: int | None = None
+    image_size: int | None = None  # side to resize to or to generate; None: as stored
+    # views
+    views: str = "viewmaker"
+    eps: float = 0.05
+    norm: float = 1.0
+    viewmaker_width: int = 32
+    viewmaker_blocks: int = 3
+    # networks
+    encoder: str = "resnet18"
+    encoder_width: int = 64
+    stem: str = "small"
+    head: str = "linear"
+    embedding_dim: int = 128
+    # objective
+    objective: str = "simclr"
+    loss_form: str = "equation"
+    temperature: float = 0.07
+    # optimisation
+    update: str = "alternating"
+    epochs: int = 200
+    batch_size: int = 256
+    encoder_lr: float = 0.03
+    encoder_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    viewmaker_lr: float = 1e-3
+    # the run
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.norm in ("1", "2", "inf", 1, 2):  # JSON has no infinity, and papermill passes whole numbers
+            object.__setattr__(self, "norm", float(self.norm))
+        check_budget(self.eps, self.norm)
+        for name, valid in _CHOICES.items():
+            one_of(name, getattr(self, name), valid)
+        for term in str(self.views).split("+"):
+            one_of("views", term, VIEWS)
+        for name in _POSITIVE_INTEGERS:
+            value = getattr(self, name)
+            optional = value is None and name in _OPTIONAL_INTEGERS
+            if not optional and (not _is_number(value, int) or value < 1):
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
+        for name in ("temperature", "encoder_lr", "viewmaker_lr"):
+            if not _is_number(getattr(self, name), int | float) or not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
+        if not _is_number(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number from 0 up, got {self.seed!r}.")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with the given fields changed, checked like a new one; unknown names are refused."""
+        for name in changes:
+            one_of("recipe field", name, [f.name for f in dataclasses.fields(self)])
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """The recipe as JSON; the infinite norm is written as "inf"."""
+        fields = dataclasses.asdict(self) | {"norm": "inf" if math.isinf(self.norm) else self.norm}
+        return json.dumps(fields, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The inverse of `to_json`. Fields left out take their defaults; unknown ones are refused."""
+        return cls().replace(**json.loads(text))
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+PAPER_IMAGES = Recipe()
+
+
+PRESETS: dict[str, dict[str, Recipe]] = {
+    "images": {
+        "quick": PAPER_IMAGES.replace(
+            dataset="spirograph", train_size=4000, test_size=2000, epochs=8, batch_size=128,
+            encoder_width=16, viewmaker_width=16, update="joint", loss_form="released",
+        ),
+        "small": PAPER_IMAGES.replace(
+            dataset="cifar10", epochs=8, batch_size=128, train_size=10000,
+            encoder_width=16, viewmaker_width=16, update="joint", loss_form="released",
+        ),
+        "paper": PAPER_IMAGES,
+    },
+}  # fmt: skip
+
+
+def preset(name: str, topic: str = "images", **changes: Any) -> Recipe:
+    """The preset `name` ("quick", "small" or "paper") of a topic, with changes; a change of None is ignored."""
+    one_of("topic", topic, PRESETS)
+    one_of("preset", name, PRESETS[topic])
+    return PRESETS[topic][name].replace(**{k: v for k, v in changes.items() if v is not None})

@@ -1,0 +1,1 @@
+"""Pictures for notebooks. Nothing else in the package imports this."""

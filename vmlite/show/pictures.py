@@ -1,0 +1,102 @@
+"""Static pictures (matplotlib): each function returns a Figure and leaves drawing it to the notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+PINK = "#e4007c"
+DIVERGING = "PuOr"  # perceptually ordered and readable for colour-blind people
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
+
+
+def image_grid(images: Tensor, columns: int = 8, titles: Sequence[str] = (), size: float = 1.0) -> Figure:
+    """Images (N, 3 or 1, H, W) in [0, 1] in rows of `columns`."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(size * columns, (size + 0.25 * bool(titles)) * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for i, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if i < len(images):
+            _draw(axis, images[i])
+        if i < len(titles):
+            axis.set_title(titles[i], fontsize=8)
+    return figure
+
+
+def view_grid(x: Tensor, views: Tensor, title: str = "", size: float = 0.95) -> Figure:
+    """Originals x (N, C, H, W) with a pink border, their views (V, N, C, H, W), and below them the perturbations.
+
+    Perturbations are shown as their mean over channels, all on one symmetric scale: orange darkens, purple brightens.
+    """
+    n, count = len(x), len(views)
+    change = (views - x).mean(2).detach().cpu().numpy()
+    limit = float(np.abs(change).max()) or 1.0
+    figure, axes = plt.subplots(
+        2 * n, count + 1, figsize=(size * (count + 1) + 0.9, size * 2 * n + 0.3), squeeze=False, layout="constrained"
+    )
+    for i in range(n):
+        _draw(axes[2 * i, 0], x[i])
+        _border(axes[2 * i, 0])
+        axes[2 * i + 1, 0].axis("off")
+        for v in range(count):
+            _draw(axes[2 * i, v + 1], views[v, i])
+            axes[2 * i, v + 1].axis("off")
+            heat = axes[2 * i + 1, v + 1].imshow(change[v, i], cmap=DIVERGING, vmin=-limit, vmax=limit)
+            axes[2 * i + 1, v + 1].axis("off")
+    figure.colorbar(heat, ax=axes[:, -1], shrink=0.6, label="perturbation")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
+    """Both players' losses over the steps, a running mean over `smooth` steps. Histories are (steps, 2)."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8), layout="constrained")
+    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+        for axis, losses in zip(axes, history.cpu().numpy().T, strict=True):
+            width = min(smooth, len(losses))
+            mean = np.convolve(losses, np.ones(width) / width, "valid")
+            axis.plot(np.arange(len(mean)) + width, mean, color=colour, label=name)
+    for axis, player in zip(axes, ("encoder", "viewmaker"), strict=True):
+        axis.set(title=f"loss of the {player}", xlabel="step")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def bars(values: Mapping[str, float], label: str, chance: float | None = None) -> Figure:
+    """One horizontal bar for each entry, its value written beside it; a dotted line at chance."""
+    figure, axis = plt.subplots(figsize=(6.5, 0.38 * len(values) + 0.7), layout="constrained")
+    names = list(values)
+    colours = [COLOURS[1] if "viewmaker" in name else "#8c9aa8" for name in names]
+    drawn = axis.barh(range(len(names)), list(values.values()), color=colours)
+    axis.bar_label(drawn, fmt="%.1f", padding=3)
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.spines[["top", "right"]].set_visible(False)
+    if chance is not None:
+        axis.axvline(chance, color="black", linestyle=":", linewidth=1)
+        axis.annotate("chance", (chance, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center", va="bottom")
+    return figure
+
+
+def _draw(axis: Axes, image: Tensor) -> None:
+    pixels = image.detach().permute(1, 2, 0).cpu().numpy()
+    axis.imshow(pixels.clip(0, 1), cmap="gray", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+
+
+def _border(axis: Axes) -> None:
+    for spine in axis.spines.values():
+        spine.set(edgecolor=PINK, linewidth=3)
