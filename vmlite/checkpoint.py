@@ -33,11 +33,13 @@ def load(run: Run, path: Path) -> None:
     """
     try:
         state = torch.load(path, map_location=run.device, weights_only=True)
+        written = state["recipe"]
     except Exception as error:
-        raise ValueError(f"the checkpoint {path} cannot be read ({error}); delete it to start anew.") from error
-    if state["recipe"] != run.recipe.to_json():
+        reason = type(error).__name__
+        raise ValueError(f"the checkpoint {path} cannot be read ({reason}); delete it to start anew.") from error
+    if written != run.recipe.to_json():
         raise ValueError(
-            f"the checkpoint {path} was written by another recipe: {_difference(state['recipe'], run.recipe.to_json())}. "
+            f"the checkpoint {path} was written by another recipe: {_difference(written, run.recipe.to_json())}. "
             "Use the same settings, or another out_dir."
         )
     for name, part in run.stateful().items():

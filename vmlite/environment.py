@@ -7,6 +7,10 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 TORCH = ("torch", "torchvision", "torchaudio")
 MEND = "Mend it from the project's folder with:  pip install -e ."
@@ -59,6 +63,20 @@ def project_path(path: str | Path) -> Path:
     return (root if (root / "notebooks").is_dir() else Path.cwd()) / path
 
 
+def find_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one. Raises ValueError where it is absent."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]}); use 'cpu'.") from error
+    return device
+
+
 def device_name(device: str) -> str:
     """A device's name for `results.json`, such as "NVIDIA H200" or "cpu: AMD EPYC, 2 threads"."""
     import torch
@@ -74,5 +92,6 @@ def _import_problem(name: str) -> str | None:
     try:
         importlib.import_module(name)
     except Exception as error:  # a mismatched binary raises OSError or RuntimeError as well as ImportError
-        return f"{name} {metadata.version(name)} fails at import ({type(error).__name__}: {str(error).splitlines()[0]})"
+        first = str(error).partition("\n")[0]
+        return f"{name} {metadata.version(name)} fails at import ({type(error).__name__}: {first})"
     return None

@@ -18,7 +18,7 @@ from vmlite.encoders import Encoder
 from vmlite.pretrain import Run, build_encoder, frozen, place, seeded
 from vmlite.recipes import Recipe
 
-L2 = 1.0
+L2 = 0.01
 
 
 @contextmanager
@@ -67,12 +67,12 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def linear_probe(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, l2: float = L2) -> float:
     """Multinomial logistic regression on standardised features, solved to convergence with L-BFGS.
 
-    Minimises the summed cross entropy plus l2 / 2 times the squared norm of the weights.
+    Minimises the mean cross entropy plus l2 / 2 times the squared norm of the weights.
     """
     from sklearn.linear_model import LogisticRegression
 
     x, x_test = standardise(x.float(), x_test.float())
-    model = LogisticRegression(C=1 / l2, tol=1e-4, max_iter=2000).fit(x.cpu().numpy(), y.cpu().numpy())
+    model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-4, max_iter=2000).fit(x.cpu().numpy(), y.cpu().numpy())
     return 100 * float((model.predict(x_test.cpu().numpy()) == y_test.cpu().numpy()).mean())
 
 

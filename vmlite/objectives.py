@@ -144,8 +144,8 @@ class BYOL(Objective):
     def loss(self, encoder: nn.Module, views: Views, batch: Batch) -> Tensor:
         both = torch.cat([views(batch.x), views(batch.x)])
         prediction = F.normalize(self.predictor(encoder(both)).float(), dim=1)
-        with torch.no_grad():
-            target = F.normalize(self.target(both).float(), dim=1)
+        # The target's weights need no gradient, but its input does: the viewmaker moves both sides of the comparison.
+        target = F.normalize(self.target(both).float(), dim=1)
         return 2 - 2 * (prediction * target.roll(len(batch.x), 0)).sum(1).mean()
 
     @torch.no_grad()

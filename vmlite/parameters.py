@@ -1,7 +1,7 @@
 """Notebook parameters: checked and turned into a recipe before anything long starts.
 
 papermill only warns of a parameter it does not know, and passes `-p resume true` as the text "true". The cell after a
-notebook's parameters therefore calls `read_parameters(globals(), "images")`.
+notebook's parameters therefore calls `read_parameters(globals(), "images", "02_images")`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmlite.environment import project_path
+from vmlite.environment import find_device, project_path
 from vmlite.evaluate import METRICS
 from vmlite.recipes import Recipe, one_of, preset
 
@@ -30,6 +30,7 @@ class Settings:
     labels beside them, `metrics` for these numbers of each encoder.
     """
 
+    notebook: str
     preset: str
     recipe: Recipe
     arms: tuple[Recipe, ...]
@@ -39,17 +40,22 @@ class Settings:
     resume: bool
     params: dict[str, Any]
 
+    def checkpoint(self, recipe: Recipe) -> Path:
+        """Where an arm's checkpoint is kept."""
+        return self.out_dir / f"{recipe.views.replace(':', '-')}.pt"
 
-def read_parameters(namespace: dict[str, Any], topic: str = "images", **defaults: Any) -> Settings:
+
+def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defaults: Any) -> Settings:
     """The settings that a notebook's globals ask for.
 
     Args:
         namespace: `globals()` of the notebook. Parameters that are None take the preset's value.
         topic: whose presets to use.
+        notebook: its name, such as "02_images"; the default `out_dir` is runs/<notebook>.
         defaults: further recipe fields that this notebook fixes.
 
-    Raises ValueError for unknown parameters, for values of a wrong type or range, and for an `out_dir` that cannot be
-    written to.
+    Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device and for an
+    `out_dir` that cannot be written to.
     """
     for name in _injected(namespace):
         one_of("parameter", name, COMMON)
@@ -57,17 +63,21 @@ def read_parameters(namespace: dict[str, Any], topic: str = "images", **defaults
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
     recipe = preset(chosen, topic, **(defaults | {name: value for name, value in given.items() if name in fields}))
+    find_device(recipe.device)
     views = _names(given.get("views", "noise,viewmaker"))
+    if not views:
+        raise ValueError("views names none; give at least one, or None for noise,viewmaker.")
     metrics = _names(given.get("metrics", "linear_accuracy,linear_accuracy_prepool,mlp_accuracy,knn_accuracy"))
     for metric in metrics:
         one_of("metric", metric, METRICS)
     return Settings(
+        notebook=notebook,
         preset=chosen,
         recipe=recipe,
         arms=tuple(recipe.replace(views=name) for name in views if name != "supervised"),
         supervised="supervised" in views,
         metrics=metrics,
-        out_dir=writable(project_path(given.get("out_dir", f"runs/{topic}"))),
+        out_dir=writable(project_path(given.get("out_dir", f"runs/{notebook}"))),
         resume=as_bool("resume", given.get("resume")),
         params=given,
     )

@@ -183,18 +183,6 @@ def seeded(*key: object) -> Iterator[None]:
         yield
 
 
-def find_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" is a GPU where there is one. Raises ValueError where it is absent."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]}); use 'cpu'.") from error
-    return device
-
-
 def place(module: M, device: torch.device) -> M:
     """The module on the device, its weights in the order of memory that convolutions are fastest in."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

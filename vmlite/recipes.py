@@ -78,6 +78,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.norm in ("1", "2", "inf", 1, 2):  # JSON has no infinity, and papermill passes whole numbers
             object.__setattr__(self, "norm", float(self.norm))
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", str(self.data_dir))
         check_budget(self.eps, self.norm)
         for name, valid in _CHOICES.items():
             one_of(name, getattr(self, name), valid)
@@ -91,8 +93,12 @@ class Recipe:
         for name in ("temperature", "encoder_lr", "viewmaker_lr"):
             if not _is_number(getattr(self, name), int | float) or not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
-        if not _is_number(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number from 0 up, got {self.seed!r}.")
+        for name in ("encoder_momentum", "weight_decay"):
+            if not _is_number(getattr(self, name), int | float) or not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 up, got {getattr(self, name)!r}.")
+        for name in ("seed", "viewmaker_blocks"):
+            if not _is_number(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f"{name} must be a whole number from 0 up, got {getattr(self, name)!r}.")
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with the given fields changed, checked like a new one; unknown names are refused."""
@@ -121,8 +127,8 @@ PAPER_IMAGES = Recipe()
 PRESETS: dict[str, dict[str, Recipe]] = {
     "images": {
         "quick": PAPER_IMAGES.replace(
-            dataset="spirograph", train_size=4000, test_size=2000, epochs=8, batch_size=128,
-            encoder_width=16, viewmaker_width=16, update="joint", loss_form="released",
+            dataset="spirograph", image_size=20, train_size=8000, test_size=2000, epochs=4, batch_size=128,
+            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
         ),
         "small": PAPER_IMAGES.replace(
             dataset="cifar10", epochs=8, batch_size=128, train_size=10000,

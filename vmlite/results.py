@@ -96,6 +96,16 @@ def read(path: str | Path) -> dict[str, Any]:
     return document
 
 
+def gather(folder: str | Path) -> list[Row]:
+    """The rows of every `results.json` below `folder`, each with its run's "preset" and "run", the file's folder."""
+    files = sorted(Path(folder).rglob("results.json"))
+    return [
+        r | {"preset": document["preset"], "run": file.parent.name}
+        for file, document in ((file, read(file)) for file in files)
+        for r in document["rows"]
+    ]
+
+
 def table(rows: Iterable[Row], index: Sequence[str] = ("views",), columns: str = "metric") -> str:
     """Rows as a Markdown table: one line for each value of `index`, one column for each of `columns`.
 

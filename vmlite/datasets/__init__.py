@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from vmlite.datasets.base import Dataset, Splits
 from vmlite.datasets.images import LOADERS, ImageDataset
-from vmlite.environment import project_path
+from vmlite.environment import find_device, project_path
 
 __all__ = ["DATASETS", "Dataset", "ImageDataset", "Splits", "load"]
 
@@ -21,9 +19,9 @@ def load(
     image_size: int | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "auto",
 ) -> Splits:
-    """The training and test examples of a data set, on `device`.
+    """The training and test examples of a data set, on `device` ("auto": a GPU where there is one).
 
     Args:
         dataset: one of DATASETS.
@@ -37,8 +35,6 @@ def load(
         raise ValueError(
             "dataset 'image-folder' needs data_dir, the folder that holds train/<class>/ and test/<class>/."
         )
+    place = find_device(device)
     splits = LOADERS[dataset](project_path(data_dir or "data"), image_size, train_size, test_size)
-    train, test = (
-        part.first(n).to(torch.device(device)) for part, n in zip(splits, (train_size, test_size), strict=True)
-    )
-    return Splits(train, test)
+    return Splits(splits.train.first(train_size).to(place), splits.test.first(test_size).to(place))

@@ -42,8 +42,10 @@ class ImageDataset:
         classes: dict[str, tuple[str, ...]],
         statistics: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        if images.ndim != 4 or min(images.shape[2:]) < 5:
-            raise ValueError(f"images must be (N, C, H, W) with sides of at least 5, got {tuple(images.shape)}.")
+        if images.ndim != 4 or len(images) == 0 or min(images.shape[2:]) < 5:
+            raise ValueError(
+                f"images must be (N, C, H, W), N at least 1, with sides of at least 5, got {tuple(images.shape)}."
+            )
         for task, labels in targets.items():
             if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= len(classes[task]):
                 raise ValueError(
@@ -73,7 +75,7 @@ class ImageDataset:
         """See `vmlite.datasets.Dataset`."""
         if n is None or n == len(self):
             return self
-        if n > len(self):
+        if not 1 <= n <= len(self):
             raise ValueError(f"{n} examples were asked of {self.name}, which has {len(self)}.")
         targets = {task: labels[:n] for task, labels in self.targets.items()}
         return ImageDataset(self.name, self.images[:n], targets, self.classes, (self.mean, self.std))
@@ -82,17 +84,19 @@ class ImageDataset:
 def load_spirograph(image_size: int | None, train_size: int | None, test_size: int | None) -> Splits:
     """Generated Spirographs with the task "class": three equal bins of m times three of b. The same ones every time."""
     made: list[ImageDataset] = []
-    for n, seed in ((train_size or 4000, 1), (test_size or 2000, 2)):
-        images, labels = spirograph.generate(n, image_size or 32, seed)
+    for n, seed in ((train_size or 8000, 1), (test_size or 2000, 2)):
+        images, labels = spirograph.generate(n, image_size or 20, seed)
         statistics = (made[0].mean, made[0].std) if made else None
         made.append(ImageDataset("spirograph", images, {"class": labels}, {"class": spirograph.CLASSES}, statistics))
     return Splits(*made)
 
 
-def load_cifar10(data_dir: Path) -> Splits:
+def load_cifar10(data_dir: Path, image_size: int | None) -> Splits:
     """CIFAR-10 (Krizhevsky 2009) by torchvision, downloaded into `data_dir` where it is not there yet."""
     from torchvision.datasets import CIFAR10
 
+    if image_size not in (None, 32):
+        raise ValueError(f"cifar10 has images of 32x32 and is not resized; leave image_size out, got {image_size}.")
     try:
         parts = [CIFAR10(str(data_dir), train=train, download=True) for train in (True, False)]
     except (URLError, OSError, RuntimeError) as error:
@@ -107,7 +111,7 @@ def load_cifar10(data_dir: Path) -> Splits:
     )
 
 
-def load_cifar10_jpeg(data_dir: Path) -> Splits:
+def load_cifar10_jpeg(data_dir: Path, image_size: int | None) -> Splits:
     """CIFAR-10 from `cifar10-jpeg.npz`: JPEG copies of 50,000 training and 5,000 test images in one file."""
     file = data_dir if data_dir.is_file() else data_dir / "cifar10-jpeg.npz"
     if not file.exists():
@@ -117,7 +121,7 @@ def load_cifar10_jpeg(data_dir: Path) -> Splits:
         blob, offsets = pack[f"{split}_jpeg"].tobytes(), pack[f"{split}_offsets"].tolist()
         sources = [io.BytesIO(blob[a:b]) for a, b in itertools.pairwise(offsets)]
         names = [f"{file.name}, {split} image {i}" for i in range(len(sources))]
-        parts.append((decode(sources, names, None), pack[f"{split}_labels"].tolist()))
+        parts.append((decode(sources, names, image_size), pack[f"{split}_labels"].tolist()))
     return _splits("cifar10-jpeg", parts, pack["classes"].tolist())
 
 
@@ -157,8 +161,8 @@ LOADERS: dict[str, Callable[..., Splits]] = {
     "spirograph": lambda data_dir, image_size, train_size, test_size: load_spirograph(
         image_size, train_size, test_size
     ),
-    "cifar10": lambda data_dir, image_size, train_size, test_size: load_cifar10(data_dir),
-    "cifar10-jpeg": lambda data_dir, image_size, train_size, test_size: load_cifar10_jpeg(data_dir),
+    "cifar10": lambda data_dir, image_size, train_size, test_size: load_cifar10(data_dir, image_size),
+    "cifar10-jpeg": lambda data_dir, image_size, train_size, test_size: load_cifar10_jpeg(data_dir, image_size),
     "image-folder": lambda data_dir, image_size, train_size, test_size: load_image_folder(data_dir, image_size),
 }
 
@@ -169,6 +173,8 @@ def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], image_siz
     def read(source: Path | io.BytesIO) -> np.ndarray | str:
         try:
             with Image.open(source) as image:
+                if image.mode[0] in "IF":  # Pillow would clip these to white
+                    return f"{image.mode}: convert it to 8 bits a channel"
                 rgb = image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             return str(error)
@@ -211,8 +217,8 @@ def _as_uint8(images: Tensor) -> Tensor:
 
 def _labelled_files(folder: Path) -> dict[str, list[Path]]:
     found = {
-        part.name: sorted(f for f in part.rglob("*") if f.suffix.lower() in SUFFIXES)
-        for part in sorted(folder.iterdir())
+        part.name: sorted(f for f in part.rglob("[!.]*") if f.suffix.lower() in SUFFIXES)
+        for part in sorted(folder.glob("[!.]*"))  # not .ipynb_checkpoints
         if part.is_dir()
     }
     return {name: files for name, files in found.items() if files}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -16,12 +18,16 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # 
 
 
 def image_grid(images: Tensor, columns: int = 8, titles: Sequence[str] = (), size: float = 1.0) -> Figure:
-    """Images (N, 3 or 1, H, W) in [0, 1] in rows of `columns`."""
+    """Images (N, 3 or 1, H, W) in [0, 1] in rows of `columns`; long titles are broken into lines."""
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
+    titles = [textwrap.fill(title, round(15 * size)) for title in titles]
+    titled = -(-len(titles) // columns)
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(size * columns, (size + 0.25 * bool(titles)) * rows),
+        figsize=(size * columns, size * rows + (0.1 * bool(lines) + 0.15 * lines) * titled),
         squeeze=False,
         layout="constrained",
     )
@@ -31,7 +37,7 @@ def image_grid(images: Tensor, columns: int = 8, titles: Sequence[str] = (), siz
             _draw(axis, images[i])
         if i < len(titles):
             axis.set_title(titles[i], fontsize=8)
-    return figure
+    return _shown_once(figure)
 
 
 def view_grid(x: Tensor, views: Tensor, title: str = "", size: float = 0.95) -> Figure:
@@ -42,8 +48,9 @@ def view_grid(x: Tensor, views: Tensor, title: str = "", size: float = 0.95) -> 
     n, count = len(x), len(views)
     change = (views - x).mean(2).detach().cpu().numpy()
     limit = float(np.abs(change).max()) or 1.0
+    width = size * (count + 1) + 0.9
     figure, axes = plt.subplots(
-        2 * n, count + 1, figsize=(size * (count + 1) + 0.9, size * 2 * n + 0.3), squeeze=False, layout="constrained"
+        2 * n, count + 1, figsize=(width, size * 2 * n + 0.3), squeeze=False, layout="constrained"
     )
     for i in range(n):
         _draw(axes[2 * i, 0], x[i])
@@ -55,14 +62,41 @@ def view_grid(x: Tensor, views: Tensor, title: str = "", size: float = 0.95) -> 
             heat = axes[2 * i + 1, v + 1].imshow(change[v, i], cmap=DIVERGING, vmin=-limit, vmax=limit)
             axes[2 * i + 1, v + 1].axis("off")
     figure.colorbar(heat, ax=axes[:, -1], shrink=0.6, label="perturbation")
-    figure.suptitle(title, fontsize=10)
-    return figure
+    figure.suptitle(textwrap.fill(title, round(13 * width)), fontsize=10)
+    return _shown_once(figure)
+
+
+def heat_maps(
+    maps: Tensor,
+    titles: Sequence[str] = (),
+    columns: int = 4,
+    limit: float | None = None,
+    label: str = "perturbation",
+    size: float = 1.4,
+) -> Figure:
+    """Maps (N, H, W) in rows of `columns`, all on one scale from -limit to limit (None: the largest magnitude)."""
+    values = maps.detach().cpu().numpy()
+    largest = float(np.abs(values).max()) or 1.0
+    limit = largest if limit is None else limit
+    columns = min(columns, len(values))
+    rows = -(-len(values) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size * columns + 0.9, (size + 0.25) * rows), squeeze=False, layout="constrained"
+    )
+    for i, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if i < len(values):
+            heat = axis.imshow(values[i], cmap=DIVERGING, vmin=-limit, vmax=limit)
+        if i < len(titles):
+            axis.set_title(titles[i], fontsize=8)
+    figure.colorbar(heat, ax=axes[:, -1], shrink=0.7, label=label, extend="both" if largest > limit else "neither")
+    return _shown_once(figure)
 
 
 def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
     """Both players' losses over the steps, a running mean over `smooth` steps. Histories are (steps, 2)."""
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8), layout="constrained")
-    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+    for colour, (name, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axis, losses in zip(axes, history.cpu().numpy().T, strict=True):
             width = min(smooth, len(losses))
             mean = np.convolve(losses, np.ones(width) / width, "valid")
@@ -71,7 +105,7 @@ def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
         axis.set(title=f"loss of the {player}", xlabel="step")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
-    return figure
+    return _shown_once(figure)
 
 
 def bars(values: Mapping[str, float], label: str, chance: float | None = None) -> Figure:
@@ -88,6 +122,12 @@ def bars(values: Mapping[str, float], label: str, chance: float | None = None) -
     if chance is not None:
         axis.axvline(chance, color="black", linestyle=":", linewidth=1)
         axis.annotate("chance", (chance, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center", va="bottom")
+    return _shown_once(figure)
+
+
+def _shown_once(figure: Figure) -> Figure:
+    """Out of pyplot's hands: a notebook shows the figure as the value of its cell, and not a second time after it."""
+    plt.close(figure)
     return figure
 
 

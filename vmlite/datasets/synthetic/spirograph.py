@@ -1,4 +1,8 @@
-"""Spirograph images: curves drawn by a rolling circle (Foster, Pukdee, Rainforth, ICLR 2021, section 5.2)."""
+"""Spirograph images: curves drawn by a rolling circle (Foster, Pukdee, Rainforth, ICLR 2021, section 5.2).
+
+`RANGES` are the paper's. `generate` makes a classification task of them that pixels alone do not solve and that a thin
+network can solve: see its docstring for what it changes.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,11 @@ RANGES = {
 }  # fmt: skip
 
 
-def draw_parameters(n: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters of `n` curves, each (n,), uniform in RANGES."""
-    return {name: low + (high - low) * torch.rand(n, generator=generator) for name, (low, high) in RANGES.items()}
+def draw_parameters(
+    n: int, generator: torch.Generator, ranges: dict[str, tuple[float, float]] = RANGES
+) -> dict[str, Tensor]:
+    """Parameters of `n` curves, each (n,), uniform in `ranges`."""
+    return {name: low + (high - low) * torch.rand(n, generator=generator) for name, (low, high) in ranges.items()}
 
 
 def render(
@@ -52,25 +58,29 @@ def render(
 
 
 CLASSES = tuple(f"m {m}, b {b}" for m in ("small", "middle", "large") for b in ("small", "middle", "large"))
+TASK_RANGES = RANGES | {"h": (0.7, 1.5), "sigma": (0.25, 0.5)}
 
 
-def generate(n: int, size: int = 32, seed: int = 0, turn: float = math.pi, move: float = 1.5) -> tuple[Tensor, Tensor]:
+def generate(n: int, size: int = 20, seed: int = 0, turn: float = math.pi, move: float = 1.5) -> tuple[Tensor, Tensor]:
     """`n` images (n, 3, size, size) as uint8 and their labels: three equal bins of m times three of b.
 
-    Each curve is turned by up to `turn` radians and moved by up to `move` units either way, so that a linear classifier
-    on pixels cannot solve the task.
+    Three changes to the paper's images. Each curve is turned by up to `turn` radians and moved by up to `move` units
+    either way, so that a linear classifier on pixels cannot solve the task. h and sigma vary less, so that lines stay
+    crisp on few pixels. m and b come from the middle half of their bins, so that no image lies between two classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    parameters = draw_parameters(n, generator)
+    parameters = draw_parameters(n, generator, TASK_RANGES)
+    labels = torch.zeros(n, dtype=torch.long)
+    for name in ("m", "b"):
+        third = torch.randint(3, (n,), generator=generator)
+        position = 0.25 + 0.5 * torch.rand(n, generator=generator)
+        low, high = RANGES[name]
+        parameters[name] = low + (high - low) * (third + position) / 3
+        labels = 3 * labels + third
     angle = (2 * torch.rand(n, generator=generator) - 1) * turn
     shift = (2 * torch.rand(n, 2, generator=generator) - 1) * move
     images = torch.empty(n, 3, size, size, dtype=torch.uint8)
     for index in torch.arange(n).split(1000):
         part = {name: value[index] for name, value in parameters.items()}
         images[index] = (render(part, size, angle[index], shift[index]) * 255).round().to(torch.uint8)
-    return images, 3 * _third("m", parameters["m"]) + _third("b", parameters["b"])
-
-
-def _third(name: str, values: Tensor) -> Tensor:
-    low, high = RANGES[name]
-    return ((values - low) / (high - low) * 3).long().clamp(0, 2)
+    return images, labels
