@@ -194,9 +194,11 @@ def test_the_viewmakers_pass_leaves_the_encoder_player_alone(recipe, splits, mon
 
 def test_the_encoders_pass_leaves_the_viewmaker_alone(recipe, splits):
     run = start(recipe, splits.train)
-    seen = []
+    seen, gradients = [], []
     run.objective.register_forward_pre_hook(lambda *_: seen.append([p.clone() for p in run.views.parameters()]))
+    run.objective.register_forward_pre_hook(lambda *_: gradients.extend(p.grad for p in run.views.parameters()))
     next(pretrain.pretrain(run))
+    assert all(g is None for g in gradients)
     assert same(*seen)
     assert not same(seen[1], list(run.views.parameters()))
 

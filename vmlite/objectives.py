@@ -54,13 +54,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, form: str = "equa
     when positives coincide, so their pull never fades.
     """
     n = len(z1)
-    z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
-    anchors = z[:n] if form == "released" else z
-    similarity = anchors @ z.T / temperature
-    if form == "equation":
-        similarity = similarity.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -torch.inf)
-    positive = torch.arange(n, n + len(anchors), device=z.device) % (2 * n)
-    return F.cross_entropy(similarity, positive)
+    with torch.autocast(z1.device.type, enabled=False):  # similarities over a small temperature need float32
+        z = F.normalize(torch.cat([z1, z2]).to(torch.promote_types(z1.dtype, torch.float32)), dim=1)
+        anchors = z[:n] if form == "released" else z
+        similarity = anchors @ z.T / temperature
+        if form == "equation":
+            similarity = similarity.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -torch.inf)
+        positive = torch.arange(n, n + len(anchors), device=z.device) % (2 * n)
+        return F.cross_entropy(similarity, positive)
 
 
 class NTXent(Objective):

@@ -18,7 +18,7 @@ from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
-    "seed", "device", "precision", "resume", "metrics",
+    "seed", "device", "precision", "resume", "metrics", "loss_form", "temperature",
 )  # fmt: skip
 
 

@@ -31,7 +31,9 @@ _POSITIVE_INTEGERS = (
 def one_of(what: str, value: object, valid: Iterable[object]) -> None:
     """Raise ValueError naming the valid values, and the closest one, unless `value` is among them."""
     if value not in list(valid):
-        close = difflib.get_close_matches(str(value), [str(v) for v in valid], 1)
+        names = [str(v) for v in valid]
+        begun = [name for name in names if str(value).startswith(name) or name.startswith(str(value))]
+        close = begun or difflib.get_close_matches(str(value), names, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(map(str, valid))}.{hint}")
 
@@ -131,8 +133,8 @@ PRESETS: dict[str, dict[str, Recipe]] = {
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
         ),
         "small": PAPER_IMAGES.replace(
-            dataset="cifar10", epochs=8, batch_size=128, train_size=10000,
-            encoder_width=16, viewmaker_width=16, update="joint", loss_form="released",
+            train_size=10000, test_size=2000, epochs=8, batch_size=128,
+            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
         ),
         "paper": PAPER_IMAGES,
     },

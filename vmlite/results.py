@@ -144,5 +144,25 @@ def _text(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def main(paths: Sequence[str]) -> None:
+    """Print the rows of the given files as one table, with a column for each field in which they differ."""
+    rows = [r for path in paths for r in read(path)["rows"]]
+    fields = (
+        "dataset",
+        "target",
+        "task",
+        "views",
+        "objective",
+        "eps",
+        "norm",
+        "update",
+        "encoder",
+        "labels",
+        "condition",
+    )
+    trained = [r for r in rows if r["views"] not in UNTRAINED]
+    print(table(rows, [f for f in fields if f == "views" or len({r[f] for r in trained}) > 1]))
+
+
 if __name__ == "__main__":
-    print(table([r for path in sys.argv[1:] for r in read(path)["rows"]]))
+    main(sys.argv[1:])
