@@ -13,7 +13,11 @@ for path in map(Path, sys.argv[1:]):
     print(path, flush=True)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=None, record_timing=False, store_widget_state=False, resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": path.parent}},
     )
     client.execute()
     for cell in notebook.cells:

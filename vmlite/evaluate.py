@@ -18,7 +18,7 @@ from vmlite.encoders import Encoder
 from vmlite.pretrain import Run, build_encoder, frozen, place, seeded
 from vmlite.recipes import Recipe
 
-L2 = 0.01
+L2 = 0.001
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def paper_probe(
         return _percent(classifier(extract(run.encoder, test, pool)), test.targets[task])
 
 
-def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 20, progress: bool = True) -> float:
+def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 10, progress: bool = True) -> float:
     """Test accuracy of the recipe's encoder trained from scratch on the labels: what the network can do at best.
 
     SGD with Nesterov momentum .9, weight decay 5e-4, one cycle of the learning rate up to .1, no augmentation.

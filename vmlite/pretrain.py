@@ -9,6 +9,7 @@ reversal between viewmaker and encoder turns the encoder's loss into the viewmak
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vmlite import checkpoint
-from vmlite.datasets import Dataset
+from vmlite.datasets import Dataset, Splits, load
 from vmlite.encoders import ENCODERS, Encoder
 from vmlite.objectives import BYOL, Batch, InstDisc, NTXent, Objective, Views
 from vmlite.recipes import Recipe
@@ -57,6 +58,13 @@ class Run:
     def stateful(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything whose state a checkpoint keeps, besides `history` and `step`."""
         return {"encoder": self.encoder, "views": self.views, "objective": self.objective, **self.optimizers}
+
+
+def load_data(recipe: Recipe) -> Splits:
+    """The recipe's training and test examples, on its device."""
+    return load(
+        recipe.dataset, recipe.data_dir, recipe.image_size, recipe.train_size, recipe.test_size, device=recipe.device
+    )
 
 
 def start(recipe: Recipe, train: Dataset) -> Run:
@@ -103,6 +111,7 @@ def pretrain(run: Run) -> Iterator[Run]:
             with seeded(recipe.seed, "order", epoch):
                 order, order_epoch = torch.randperm(n).to(run.device), epoch
         index = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
+        set_learning_rates(run)
         with (
             seeded(recipe.seed, "step", run.step),
             torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
@@ -111,6 +120,16 @@ def pretrain(run: Run) -> Iterator[Run]:
             run.history[run.step] = torch.stack(take_step(run, batch))
         run.step += 1
         yield run
+
+
+def set_learning_rates(run: Run) -> None:
+    """Give both optimisers the rates of the current step: constant, or with "cosine" falling to zero over the run."""
+    recipe = run.recipe
+    factor = 0.5 * (1 + math.cos(math.pi * run.step / run.steps)) if recipe.schedule == "cosine" else 1.0
+    rates = {"encoder_optimizer": recipe.encoder_lr, "viewmaker_optimizer": recipe.viewmaker_lr}
+    for name, optimizer in run.optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = factor * rates[name]
 
 
 def alternating_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:

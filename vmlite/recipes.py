@@ -17,10 +17,11 @@ from vmlite.viewmaker import check_budget
 from vmlite.views import VIEWS
 
 UPDATES = ("alternating", "joint")
+SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bf16")
 _CHOICES: dict[str, Any] = {
     "dataset": DATASETS, "encoder": ENCODERS, "stem": STEMS, "head": HEADS, "objective": OBJECTIVES, "loss_form": NTXENT_FORMS,
-    "update": UPDATES, "precision": PRECISIONS,
+    "update": UPDATES, "schedule": SCHEDULES, "precision": PRECISIONS,
 }  # fmt: skip
 _OPTIONAL_INTEGERS = ("train_size", "test_size", "image_size")
 _POSITIVE_INTEGERS = (
@@ -72,6 +73,7 @@ class Recipe:
     encoder_momentum: float = 0.9
     weight_decay: float = 1e-4
     viewmaker_lr: float = 1e-3
+    schedule: str = "constant"  # of both rates; "cosine" lets them fall to zero over the run
     # the run
     seed: int = 0
     device: str = "auto"
@@ -129,12 +131,14 @@ PAPER_IMAGES = Recipe()
 PRESETS: dict[str, dict[str, Recipe]] = {
     "images": {
         "quick": PAPER_IMAGES.replace(
-            dataset="spirograph", image_size=20, train_size=8000, test_size=2000, epochs=4, batch_size=128,
+            dataset="spirograph", image_size=20, train_size=8000, test_size=2000, epochs=6, batch_size=128,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
+            encoder_lr=0.1, schedule="cosine",
         ),
         "small": PAPER_IMAGES.replace(
-            train_size=10000, test_size=2000, epochs=8, batch_size=128,
+            train_size=10000, test_size=2000, epochs=4, batch_size=64,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
+            encoder_lr=0.1, schedule="cosine",
         ),
         "paper": PAPER_IMAGES,
     },
