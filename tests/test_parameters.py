@@ -60,7 +60,7 @@ def test_defaults_of_a_notebook_yield_to_its_parameters(tmp_path):
 
 
 def test_other_globals_are_left_alone(read):
-    assert read(epsilon=3, temperature=-1, In=["epsilon = 3"]).recipe == preset("quick", device="cpu")
+    assert read(epsilon=3, weight_of_nothing=-1, In=["epsilon = 3"]).recipe == preset("quick", device="cpu")
 
 
 def test_views_are_a_comma_list_of_arms(read):

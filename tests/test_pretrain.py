@@ -1,6 +1,7 @@
 """The loop: both updates' gradients, reproducibility, resuming, and who may touch what."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -512,3 +513,35 @@ def test_the_encoder_learns(recipe, splits):
     steps(run, 24)
     first, last = run.history[:4, 0].mean(), run.history[-4:, 0].mean()
     assert last < first - 0.2
+
+
+def learning_rates(run):
+    return {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.optimizers.items()}
+
+
+def test_cosine_rates_fall_from_the_recipes_to_zero_in_both_players(recipe, splits):
+    run = start(recipe.replace(schedule="cosine"), splits.train)
+    seen = [learning_rates(run) for _ in pretrain.pretrain(run)]
+    expected = [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    for name, rate in (("encoder_optimizer", recipe.encoder_lr), ("viewmaker_optimizer", recipe.viewmaker_lr)):
+        assert [rates[name] for rates in seen] == pytest.approx([rate * share for share in expected])
+
+
+def test_constant_rates_stay(recipe, splits):
+    run = start(recipe, splits.train)
+    rates = learning_rates(run)
+    assert all(learning_rates(run) == rates for _ in pretrain.pretrain(run))
+
+
+def test_a_resumed_run_goes_on_with_the_rates_it_had(recipe, splits, tmp_path):
+    recipe = recipe.replace(schedule="cosine")
+    whole, stopped, resumed = (start(recipe, splits.train) for _ in range(3))
+    steps(whole, 8)
+    checkpoint.save(steps(stopped, 5), tmp_path / "run.pt")
+    checkpoint.load(resumed, tmp_path / "run.pt")
+    assert same(state(steps(resumed, 8)), state(whole))
+
+
+def test_load_data_follows_the_recipe(recipe):
+    train_set, test_set = pretrain.load_data(recipe)
+    assert (len(train_set), len(test_set), train_set.shape) == (64, 32, (3, 12, 12))

@@ -238,3 +238,18 @@ def test_value_of_is_the_mean_of_the_rows_that_match():
 def test_value_of_nothing_says_what_was_asked():
     with pytest.raises(ValueError, match=r"no row has views=expert, seed=3\."):
         value_of([make()], views="expert", seed=3)
+
+
+def test_main_gives_a_column_to_what_the_trained_rows_differ_in(tmp_path, capsys):
+    recipe = Recipe(dataset="spirograph")
+    for eps in (0.05, 0.1):
+        rows = [
+            results.row(recipe, "spirograph", "raw-input", "linear_accuracy", 30, 100),
+            results.row(recipe.replace(eps=eps), "spirograph", "viewmaker", "linear_accuracy", 100 * eps, 100),
+        ]
+        results.write(tmp_path / str(eps), rows, notebook="n", preset="quick", params={}, device="cpu", seconds=1)
+    results.main([str(tmp_path / "0.05"), str(tmp_path / "0.1")])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["views", "eps", "linear_accuracy"]
+    assert ["viewmaker", "0.05", "5.0"] in lines
+    assert ["viewmaker", "0.1", "10.0"] in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,5 +49,6 @@ def load(run: Run, path: Path) -> None:
 
 
 def _difference(old: str, new: str) -> str:
-    pairs = zip(old.splitlines(), new.splitlines(), strict=False)
-    return "; ".join(f"{a.strip(' ,')} there, {b.strip(' ,')} here" for a, b in pairs if a != b)
+    there, here = json.loads(old), json.loads(new)
+    names = [name for name in there | here if there.get(name) != here.get(name)]
+    return "; ".join(f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in names)
