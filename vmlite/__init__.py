@@ -1,4 +1,4 @@
-"""vmlite: learn and use viewmaker networks. Start with notebooks/00 or 01; the package is the code they share.
+"""vmlite: learn and use viewmaker networks. Start with notebooks/01_viewmaker.ipynb; the package is the code they share.
 
 This module imports nothing heavy, so that `vmlite.check_environment()` can run where torch cannot.
 """

@@ -60,7 +60,7 @@ def project_path(path: str | Path) -> Path:
     current folder.
     """
     root = Path(__file__).resolve().parent.parent
-    return (root if (root / "notebooks").is_dir() else Path.cwd()) / path
+    return (root if (root / "notebooks").is_dir() else Path.cwd()) / Path(path).expanduser()
 
 
 def find_device(name: str = "auto") -> torch.device:

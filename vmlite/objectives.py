@@ -103,17 +103,18 @@ class InstDisc(Objective):
 
     def loss(self, encoder: nn.Module, views: Views, batch: Batch) -> Tensor:
         z = F.normalize(encoder(views(batch.x)).float(), dim=1)
-        drawn = torch.randint(len(self.bank), (len(z), self.negatives), device=z.device)
-        # One product with the whole bank is cheaper than gathering (N, negatives, D) as long as the bank is small.
-        similarity = z @ self.bank.T if len(self.bank) <= 8 * self.negatives else None
-        if similarity is not None:
-            positive, negative = similarity.gather(1, batch.index[:, None]), similarity.gather(1, drawn)
-        else:
-            positive = (z * self.bank[batch.index]).sum(1, keepdim=True)
-            negative = torch.einsum("nd,nkd->nk", z, self.bank[drawn])
-        self._last = (batch.index, z.detach())
-        logits = torch.cat([positive, negative], 1) / self.temperature
-        return F.cross_entropy(logits, torch.zeros_like(batch.index))
+        with torch.autocast(z.device.type, enabled=False):  # as in nt_xent
+            drawn = torch.randint(len(self.bank), (len(z), self.negatives), device=z.device)
+            # One product with the whole bank is cheaper than gathering (N, negatives, D) as long as the bank is small.
+            similarity = z @ self.bank.T if len(self.bank) <= 8 * self.negatives else None
+            if similarity is not None:
+                positive, negative = similarity.gather(1, batch.index[:, None]), similarity.gather(1, drawn)
+            else:
+                positive = (z * self.bank[batch.index]).sum(1, keepdim=True)
+                negative = torch.einsum("nd,nkd->nk", z, self.bank[drawn])
+            self._last = (batch.index, z.detach())
+            logits = torch.cat([positive, negative], 1) / self.temperature
+            return F.cross_entropy(logits, torch.zeros_like(batch.index))
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vmlite.environment import find_device, project_path
-from vmlite.evaluate import METRICS
+from vmlite.evaluate import FROZEN_METRICS, METRICS
 from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
-    "seed", "device", "precision", "resume", "metrics", "loss_form", "temperature",
+    "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "image_size", "train_size", "test_size",
 )  # fmt: skip
 
 
@@ -27,7 +27,8 @@ class Settings:
     """What a notebook runs.
 
     `arms` are the recipes to compare, equal but for their views. `supervised` asks for the same network trained on
-    labels beside them, `metrics` for these numbers of each encoder.
+    labels beside them, `floors` for a linear classifier on the raw input and for a random encoder, `metrics` for these
+    numbers of each encoder.
     """
 
     notebook: str
@@ -35,6 +36,7 @@ class Settings:
     recipe: Recipe
     arms: tuple[Recipe, ...]
     supervised: bool
+    floors: bool
     metrics: tuple[str, ...]
     out_dir: Path
     resume: bool
@@ -62,12 +64,18 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     given = {name: namespace[name] for name in COMMON if namespace.get(name) is not None}
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
-    recipe = preset(chosen, topic, **(defaults | {name: value for name, value in given.items() if name in fields}))
+    own = {name: value for name, value in given.items() if name in fields}
+    base = preset(chosen, topic)
+    if own.get("dataset", base.dataset) != base.dataset:
+        base = base.replace(image_size=None)  # a preset's image size belongs to its own data
+    recipe = base.replace(**(defaults | own))
     find_device(recipe.device)
     views = _names(given.get("views", "noise,viewmaker"))
-    if not views:
-        raise ValueError("views names none; give at least one, or None for noise,viewmaker.")
-    metrics = _names(given.get("metrics", "linear_accuracy,linear_accuracy_prepool,mlp_accuracy,knn_accuracy"))
+    if not set(views) - {"supervised"}:
+        raise ValueError("views names none to pretrain with; give at least one, or None for noise,viewmaker.")
+    metrics = _names(given.get("metrics", ",".join(FROZEN_METRICS)))
+    if not metrics:
+        raise ValueError(f"metrics names none; choose from {', '.join(METRICS)}.")
     for metric in metrics:
         one_of("metric", metric, METRICS)
     return Settings(
@@ -76,6 +84,7 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
         recipe=recipe,
         arms=tuple(recipe.replace(views=name) for name in views if name != "supervised"),
         supervised="supervised" in views,
+        floors=as_bool("floors", given.get("floors", True)),
         metrics=metrics,
         out_dir=writable(project_path(given.get("out_dir", f"runs/{notebook}"))),
         resume=as_bool("resume", given.get("resume")),

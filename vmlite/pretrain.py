@@ -99,7 +99,7 @@ def pretrain(run: Run) -> Iterator[Run]:
     """Train to the end of the recipe, yielding `run` after every step; a resumed run goes on where it stopped.
 
     A step draws all its randomness from (seed, step) and an epoch its order from (seed, epoch). So a resumed run repeats
-    an undisturbed one, and whatever a consumer draws in between changes nothing.
+    an undisturbed one (on a GPU up to the rounding of its non-deterministic kernels), and whatever a consumer draws in between changes nothing.
     """
     recipe, n = run.recipe, len(run.train)
     take_step = joint_step if recipe.update == "joint" else alternating_step
@@ -255,8 +255,11 @@ def build_objective(recipe: Recipe, encoder: Encoder, n_examples: int) -> Object
 
 def train(run: Run, checkpoint_file: Path | None = None, resume: bool = False, progress: bool = True) -> Run:
     """Run `pretrain` to its end with a progress bar, writing a checkpoint after every epoch where a file is given."""
-    if checkpoint_file and resume and checkpoint_file.exists():
-        checkpoint.load(run, checkpoint_file)
+    if checkpoint_file and resume:
+        if checkpoint_file.exists():
+            checkpoint.load(run, checkpoint_file)
+        else:
+            print(f"there is no checkpoint {checkpoint_file.name} yet: starting anew")
     per_epoch = run.steps // run.recipe.epochs
     with tqdm(total=run.steps, initial=run.step, desc=run.recipe.views, disable=not progress, mininterval=0.5) as bar:
         for _ in pretrain(run):

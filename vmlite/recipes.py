@@ -136,7 +136,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
             encoder_lr=0.1, schedule="cosine",
         ),
         "small": PAPER_IMAGES.replace(
-            train_size=10000, test_size=2000, epochs=10, batch_size=64,
+            train_size=10000, test_size=2000, epochs=4, batch_size=64,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
             encoder_lr=0.1, schedule="cosine",
         ),

@@ -63,12 +63,14 @@ def write(
     params: dict[str, Any],
     device: str,
     seconds: float,
+    recipe: Recipe | None = None,
 ) -> Path:
     """Write `results.json` into `out_dir`, replacing an older one at once. Returns its path."""
     document = {
         "schema": SCHEMA,
         "notebook": notebook,
         "preset": preset,
+        "recipe": json.loads(recipe.to_json()) if recipe else None,
         "params": {k: "inf" if v == math.inf else v for k, v in params.items()},
         "device": device_name(device),
         "versions": versions(),

@@ -145,6 +145,7 @@ class ResidualBlock(nn.Module):
         self.net = nn.Sequential(*_conv(channels, channels, 3), act, *_conv(channels, channels, 3))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to the same shape."""
         return x + self.net(x)
 
 

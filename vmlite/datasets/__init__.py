@@ -27,7 +27,7 @@ def load(
         dataset: one of DATASETS.
         data_dir: where its files are or are downloaded to; below the project's root if relative; None: data/.
         image_size: side to generate or to resize to; None: as stored.
-        train_size, test_size: how many examples to generate or to keep; None: all.
+        train_size, test_size: how many examples to generate, or at most to keep; None: all.
     """
     if dataset not in LOADERS:
         raise ValueError(f"unknown dataset {dataset!r}; choose from {', '.join(DATASETS)}.")
@@ -37,4 +37,5 @@ def load(
         )
     place = find_device(device)
     splits = LOADERS[dataset](project_path(data_dir or "data"), image_size, train_size, test_size)
-    return Splits(splits.train.first(train_size).to(place), splits.test.first(test_size).to(place))
+    kept = [part.first(min(n or len(part), len(part))) for part, n in zip(splits, (train_size, test_size), strict=True)]
+    return Splits(*(part.to(place) for part in kept))

@@ -29,11 +29,18 @@ class Dataset(Protocol):
     clamp: tuple[float, float] | None
 
     @property
-    def mean(self) -> Tensor | None: ...
-    @property
-    def std(self) -> Tensor | None: ...
+    def mean(self) -> Tensor | None:
+        """Per-channel mean (C,)."""
+        ...
 
-    def __len__(self) -> int: ...
+    @property
+    def std(self) -> Tensor | None:
+        """Per-channel standard deviation (C,)."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
 
     def batch(self, index: Tensor) -> Tensor:
         """Raw examples for `index` (N,), a float tensor on the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,7 +117,11 @@ def load_cifar10_jpeg(data_dir: Path, image_size: int | None) -> Splits:
     file = data_dir if data_dir.is_file() else data_dir / "cifar10-jpeg.npz"
     if not file.exists():
         raise ValueError(f"{file} does not exist; data_dir must be the folder that holds cifar10-jpeg.npz.")
-    pack, parts = np.load(file), []
+    try:
+        pack = dict(np.load(file))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read ({error}); copy it again.") from error
+    parts = []
     for split in ("train", "test"):
         blob, offsets = pack[f"{split}_jpeg"].tobytes(), pack[f"{split}_offsets"].tolist()
         sources = [io.BytesIO(blob[a:b]) for a, b in itertools.pairwise(offsets)]
