@@ -328,7 +328,7 @@ def test_evaluate_gives_each_metric_of_its_protocol(run, splits, monkeypatch):
     original = module.extract
     monkeypatch.setattr(module, "paper_probe", paper)
     monkeypatch.setattr(module, "extract", lambda *a: (calls.append(a[2]), original(*a))[1])
-    values = evaluate(run, splits.test)
+    values = evaluate(run, splits.test, metrics=METRICS)
     assert_untouched(run, before)
     assert tuple(values) == METRICS
     assert sorted(map(str, calls)) == sorted(map(str, [True, True, False, False, (True, True, "class")]))
@@ -346,3 +346,8 @@ def test_evaluate_gives_each_metric_of_its_protocol(run, splits, monkeypatch):
 def test_evaluate_computes_only_what_is_asked(run, splits, monkeypatch):
     monkeypatch.setattr(module, "paper_probe", None)
     assert set(evaluate(run, splits.test, metrics=["knn_accuracy"])) == {"knn_accuracy"}
+
+
+def test_the_papers_protocol_runs_only_where_it_is_named(run, splits, monkeypatch):
+    monkeypatch.setattr(module, "paper_probe", lambda *a: pytest.fail("100 epochs nobody asked for"))
+    assert "linear_accuracy_paper" not in evaluate(run, splits.test)

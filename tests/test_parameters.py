@@ -253,3 +253,20 @@ def test_in_a_real_kernel_the_cell_is_found(tmp_path):
     namespace = {"In": json.loads(output.text), "eps": 0.1, "out_dir": str(tmp_path), "device": "cpu"}
     with pytest.raises(ValueError, match="unknown parameter 'epsilon'"):
         read_parameters(namespace, "images", "02_images")
+
+
+def test_a_presets_image_size_belongs_to_its_own_data(read):
+    assert preset("quick").image_size is not None
+    assert read(dataset="cifar10").recipe.image_size is None
+    assert read(dataset="cifar10-jpeg", image_size=24).recipe.image_size == 24
+    assert read(dataset="spirograph").recipe.image_size == preset("quick").image_size
+
+
+def test_supervised_alone_is_refused(read):
+    with pytest.raises(ValueError, match="views names none to pretrain"):
+        read(views="supervised")
+
+
+def test_floors_are_measured_unless_switched_off(read):
+    assert read().floors
+    assert not read(floors="false").floors

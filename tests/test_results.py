@@ -91,7 +91,7 @@ def test_round_trip(tmp_path):
     assert document["rows"] == rows
     expected = {"schema": SCHEMA, "notebook": "02_images", "preset": "quick", "params": {"eps": 0.2}, "seconds": 12.3}
     assert {name: document[name] for name in expected} == expected
-    assert set(document) == {*expected, "device", "versions", "rows"}
+    assert set(document) == {*expected, "device", "versions", "recipe", "rows"}
     assert document["versions"] == environment.versions()
     assert document["device"].startswith("cpu: ")
 
@@ -253,3 +253,9 @@ def test_main_gives_a_column_to_what_the_trained_rows_differ_in(tmp_path, capsys
     assert lines[0] == ["views", "eps", "linear_accuracy"]
     assert ["viewmaker", "0.05", "5.0"] in lines
     assert ["viewmaker", "0.1", "10.0"] in lines
+
+
+def test_the_recipe_is_kept_with_the_rows(tmp_path):
+    recipe = Recipe(norm=math.inf, epochs=3)
+    path = results.write(tmp_path, [], notebook="n", preset="quick", params={}, device="cpu", seconds=1, recipe=recipe)
+    assert Recipe.from_json(json.dumps(read(path)["recipe"])) == recipe

@@ -37,5 +37,5 @@ def load(
         )
     place = find_device(device)
     splits = LOADERS[dataset](project_path(data_dir or "data"), image_size, train_size, test_size)
-    kept = [part.first(min(n or len(part), len(part))) for part, n in zip(splits, (train_size, test_size), strict=True)]
-    return Splits(*(part.to(place) for part in kept))
+    sizes = [None if n is None else min(n, len(part)) for part, n in zip(splits, (train_size, test_size), strict=True)]
+    return Splits(*(part.first(n).to(place) for part, n in zip(splits, sizes, strict=True)))
