@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from vmlite.environment import find_device, project_path
-from vmlite.evaluate import FROZEN_METRICS, METRICS
+from vmlite.evaluate import METRICS
 from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
     "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "image_size", "train_size", "test_size",
 )  # fmt: skip
+DEFAULT_METRICS = "linear_accuracy,mlp_accuracy,knn_accuracy"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     views = _names(given.get("views", "noise,viewmaker"))
     if not set(views) - {"supervised"}:
         raise ValueError("views names none to pretrain with; give at least one, or None for noise,viewmaker.")
-    metrics = _names(given.get("metrics", ",".join(FROZEN_METRICS)))
+    metrics = _names(given.get("metrics", DEFAULT_METRICS))
     if not metrics:
         raise ValueError(f"metrics names none; choose from {', '.join(METRICS)}.")
     for metric in metrics:
