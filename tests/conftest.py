@@ -15,7 +15,7 @@ settings.load_profile("vmlite")
 @pytest.fixture(scope="session")
 def splits():
     """64 training and 32 test Spirographs of 3x12x12; treat them as read-only."""
-    return datasets.load("spirograph", image_size=12, train_size=64, test_size=32)
+    return datasets.load("spirograph", input_size=12, train_size=64, test_size=32)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def recipe():
         dataset="spirograph",
         train_size=64,
         test_size=32,
-        image_size=12,
+        input_size=12,
         encoder_width=4,
         viewmaker_width=4,
         embedding_dim=8,

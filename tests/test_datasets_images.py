@@ -127,6 +127,7 @@ def test_batch_is_float_in_the_unit_interval_and_index_is_an_identity(split_fold
     assert torch.equal(batch[1], train.batch(torch.tensor([0]))[0])
     assert not torch.equal(batch[0], batch[1])
     assert torch.equal(train.front_end(batch), batch)
+    assert torch.equal(train.inputs(index, random=True), batch)
 
 
 def test_floats_are_rounded_to_256_levels():
@@ -176,7 +177,7 @@ def test_image_size_resizes_the_shorter_side_and_cuts_the_middle(tmp_path):
     for name, array in (("wide", wide), ("high", wide.transpose(1, 0, 2))):
         for split in ("train", "test"):
             save(tmp_path / split / name / "0.png", array)
-    train, _ = load_folder(tmp_path, image_size=10)
+    train, _ = load_folder(tmp_path, input_size=10)
     assert train.shape == (3, 10, 10)
     assert train.images[:, :, 1:-1, 1:-1].min() == 255  # the border mixes with its black neighbours
     assert (train.images.float().mean((1, 2, 3)) > 230).all()
@@ -188,29 +189,29 @@ def test_image_size_averages_rather_than_picks_pixels(tmp_path):
     for name in ("a", "b"):
         for split in ("train", "test"):
             save(tmp_path / split / name / "0.png", board)
-    inner = load_folder(tmp_path, image_size=8).train.images[:, :, 1:-1, 1:-1].float()
+    inner = load_folder(tmp_path, input_size=8).train.images[:, :, 1:-1, 1:-1].float()
     assert (inner - 100).abs().max() < 10
 
 
 def test_image_size_enlarges(split_folder):
-    assert load_folder(split_folder[0], image_size=11).test.shape == (3, 11, 11)
+    assert load_folder(split_folder[0], input_size=11).test.shape == (3, 11, 11)
 
 
 def test_mixed_sizes_name_two_files_and_the_mend(split_folder):
     folder, _ = split_folder
     save(folder / "train" / "bee" / "odd.png", pixels(9, side=(8, 12)))
-    with pytest.raises(ValueError, match=r"2 different sizes.*image_size") as raised:
+    with pytest.raises(ValueError, match=r"2 different sizes.*input_size") as raised:
         load_folder(folder)
     assert "12x8" in str(raised.value)
     assert "8x8" in str(raised.value)
     assert str(folder / "train" / "bee" / "odd.png") in str(raised.value)
     assert str(raised.value).count(".png") == 2
-    assert load_folder(folder, image_size=8).train.shape == (3, 8, 8)
+    assert load_folder(folder, input_size=8).train.shape == (3, 8, 8)
 
 
 def test_images_under_five_pixels_are_refused(split_folder):
     with pytest.raises(ValueError, match="at least 5"):
-        load_folder(split_folder[0], image_size=4)
+        load_folder(split_folder[0], input_size=4)
 
 
 # What is read and what is not
@@ -374,7 +375,7 @@ def test_labels_that_do_not_fit(labels):
 
 
 def test_spirograph_sizes_and_statistics():
-    train, test = load("spirograph", image_size=9, train_size=20, test_size=12)
+    train, test = load("spirograph", input_size=9, train_size=20, test_size=12)
     assert (len(train), len(test), train.shape) == (20, 12, (3, 9, 9))
     assert torch.equal(train.mean, test.mean)
     mean = train.images.double().mean((0, 2, 3)) / 255
@@ -492,8 +493,8 @@ def test_damaged_cifar10_download_is_refused(tiny_cifar, server, tmp_path, monke
 
 
 def test_cifar10_in_another_size_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"32x32.*image_size.*got 16"):
-        load("cifar10", tmp_path, image_size=16)
+    with pytest.raises(ValueError, match=r"32x32.*input_size.*got 16"):
+        load("cifar10", tmp_path, input_size=16)
 
 
 # CIFAR-10 as JPEG in one file
@@ -532,7 +533,7 @@ def test_jpeg_pack(tiny_pack, name):
 
 
 def test_jpeg_pack_in_another_size(tiny_pack):
-    data = load("cifar10-jpeg", tiny_pack[0], image_size=16).test
+    data = load("cifar10-jpeg", tiny_pack[0], input_size=16).test
     assert data.shape == (3, 16, 16)
     assert torch.equal(as_batch(data).mean((2, 3)).argmax(1), data.targets["class"])
 

@@ -256,10 +256,10 @@ def test_in_a_real_kernel_the_cell_is_found(tmp_path):
 
 
 def test_a_presets_image_size_belongs_to_its_own_data(read):
-    assert preset("quick").image_size is not None
-    assert read(dataset="cifar10").recipe.image_size is None
-    assert read(dataset="cifar10-jpeg", image_size=24).recipe.image_size == 24
-    assert read(dataset="spirograph").recipe.image_size == preset("quick").image_size
+    assert preset("quick").input_size is not None
+    assert read(dataset="cifar10").recipe.input_size is None
+    assert read(dataset="cifar10-jpeg", input_size=24).recipe.input_size == 24
+    assert read(dataset="spirograph").recipe.input_size == preset("quick").input_size
 
 
 def test_supervised_alone_is_refused(read):

@@ -10,7 +10,7 @@ from torch import nn
 from vmlite import checkpoint, pretrain
 from vmlite.environment import find_device
 from vmlite.objectives import Batch, Objective, nt_xent
-from vmlite.pretrain import frozen, seeded, split_at_front_end, start, train
+from vmlite.pretrain import frozen, seeded, start, train, with_front_end
 from vmlite.viewmaker import Viewmaker
 from vmlite.views import L1Noise
 
@@ -424,24 +424,27 @@ class Waves:
     def __len__(self):
         return 64
 
-    def batch(self, index):
+    def batch(self, index, random=False):
         return self.waves[index]
+
+    def inputs(self, index, random=False):
+        return self.front_end(self.batch(index))
 
 
 def test_the_front_end_goes_between_raw_and_input_views():
     front_end, raw, viewmaker, noise = nn.Flatten(), Echo(), Viewmaker(1, width=2), L1Noise()
-    prepare, views = split_at_front_end(nn.Sequential(viewmaker, noise), front_end)
-    assert prepare is front_end
+    views, raw_views = with_front_end(nn.Sequential(viewmaker, noise), front_end)
     assert list(views) == [viewmaker, noise]
-    prepare, views = split_at_front_end(nn.Sequential(raw, viewmaker, noise), front_end)
-    assert isinstance(prepare, nn.Identity)
+    assert not raw_views
+    views, raw_views = with_front_end(nn.Sequential(raw, viewmaker, noise), front_end)
     assert list(views) == [raw, front_end, viewmaker, noise]
-    prepare, views = split_at_front_end(nn.Sequential(raw), front_end)
+    assert raw_views
+    views, raw_views = with_front_end(nn.Sequential(raw), front_end)
     assert list(views) == [raw, front_end]
     with pytest.raises(ValueError, match="raw examples must come before"):
-        split_at_front_end(nn.Sequential(viewmaker, raw), front_end)
+        with_front_end(nn.Sequential(viewmaker, raw), front_end)
     with pytest.raises(ValueError, match="raw examples must come before"):
-        split_at_front_end(nn.Sequential(raw, viewmaker, Echo()), front_end)
+        with_front_end(nn.Sequential(raw, viewmaker, Echo()), front_end)
 
 
 @pytest.mark.parametrize(("raw", "calls"), [(False, 1), (True, 4)])

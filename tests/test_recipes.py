@@ -25,7 +25,7 @@ VALID = {
     "data_dir": st.none() | st.text(min_size=1),
     "train_size": st.none() | sizes,
     "test_size": st.none() | sizes,
-    "image_size": st.none() | sizes,
+    "input_size": st.none() | sizes,
     "views": st.lists(st.sampled_from(VIEWS), min_size=1, max_size=3).map("+".join),
     "eps": positive | st.integers(1, 10),
     "norm": st.sampled_from([1, 2, 1.0, 2.0, math.inf, "1", "2", "inf"]),
@@ -183,7 +183,7 @@ def test_counts_must_be_positive_whole_numbers(field, value):
 def test_only_sizes_of_data_may_be_left_open(field):
     with pytest.raises(ValueError, match=f"{field} must be a positive whole number, got None"):
         Recipe(**{field: None})
-    assert Recipe(train_size=None, test_size=None, image_size=None).train_size is None
+    assert Recipe(train_size=None, test_size=None, input_size=None).train_size is None
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "0.1", True, None])
@@ -244,7 +244,7 @@ def test_unknown_change_of_a_preset():
 def test_paper_preset_is_the_papers_cifar10_column():
     """FACTS, section 1, the table of recipes."""
     expected = {
-        "dataset": "cifar10", "train_size": None, "image_size": None, "views": "viewmaker", "eps": 0.05, "norm": 1.0,
+        "dataset": "cifar10", "train_size": None, "input_size": None, "views": "viewmaker", "eps": 0.05, "norm": 1.0,
         "viewmaker_width": 32, "viewmaker_blocks": 3, "encoder": "resnet18", "encoder_width": 64, "stem": "small",
         "head": "linear", "embedding_dim": 128, "objective": "simclr", "temperature": 0.07, "update": "alternating",
         "epochs": 200, "batch_size": 256, "encoder_lr": 0.03, "encoder_momentum": 0.9, "weight_decay": 1e-4,

@@ -176,7 +176,7 @@ def test_classes_are_roughly_balanced():
 
 
 def test_training_and_test_images_are_disjoint():
-    train, test = datasets.load("spirograph", image_size=8, train_size=300, test_size=300, device="cpu")
+    train, test = datasets.load("spirograph", input_size=8, train_size=300, test_size=300, device="cpu")
     seen = {image.numpy().tobytes() for image in train.images}
     assert len(seen) == 300
     assert not any(image.numpy().tobytes() in seen for image in test.images)

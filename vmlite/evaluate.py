@@ -37,24 +37,41 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def extract(
-    encoder: Encoder, data: Dataset, pool: bool = True, batch_size: int = 512, progress: bool = False
+    encoder: Encoder,
+    data: Dataset,
+    pool: bool = True,
+    index: Tensor | None = None,
+    batch_size: int = 512,
+    progress: bool = False,
 ) -> Tensor:
-    """Features of all examples, without views: (N, feature_dim) pooled, or the flattened last feature maps."""
-    device = encoder.mean.device
-    batches = torch.arange(len(data), device=device).split(batch_size)
+    """Features without views: (N, feature_dim) pooled, or the flattened last feature maps; None: of all examples."""
+    batches = _all(data, index, encoder.mean.device).split(batch_size)
     with evaluating(encoder):
         made = [
-            encoder.features(data.front_end(data.batch(index)), pool)
+            encoder.features(data.inputs(index), pool)
             for index in tqdm(batches, desc="features", disable=not progress, leave=False)
         ]
     return torch.cat(made)
 
 
 @torch.no_grad()
-def raw_inputs(data: Dataset, batch_size: int = 512) -> Tensor:
-    """The network inputs of all examples, flattened: the features of a linear classifier without any encoder."""
-    index = torch.arange(len(data)).split(batch_size)
-    return torch.cat([data.front_end(data.batch(i)).flatten(1) for i in index])
+def raw_inputs(data: Dataset, index: Tensor | None = None, batch_size: int = 512) -> Tensor:
+    """The network inputs, flattened: the features of a linear classifier without any encoder; None: of all examples."""
+    return torch.cat([data.inputs(i).flatten(1) for i in _all(data, index).split(batch_size)])
+
+
+def labelled(data: Dataset, task: str) -> Tensor:
+    """The index of the examples that have a label for the task. Raises ValueError where there are none."""
+    if task not in data.targets:
+        raise ValueError(f"{data.name} has no task {task!r}; it has {', '.join(data.targets)}.")
+    index = (data.targets[task] >= 0).nonzero()[:, 0]
+    if not len(index):
+        raise ValueError(f"no example of this part of {data.name} has a label for the task {task!r}.")
+    return index
+
+
+def _all(data: Dataset, index: Tensor | None, device: torch.device | None = None) -> Tensor:
+    return torch.arange(len(data), device=device) if index is None else index
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,11 +136,12 @@ def paper_probe(
     paper, CIFAR-10 uses the features before pooling.
     """
     train = run.train
-    y = train.targets[task]
+    part, part_test = labelled(train, task), labelled(test, task)
+    y = train.targets[task][part]
 
     def features(index: Tensor) -> Tensor:
         with torch.no_grad():
-            return run.encoder.features(run.views(run.prepare(train.batch(index))), pool)
+            return run.encoder.features(run.views(run.draw(index)), pool)
 
     with evaluating(run.encoder, run.views), seeded("paper_probe"):
         width = features(torch.zeros(1, dtype=torch.long, device=y.device)).shape[1]
@@ -133,9 +151,9 @@ def paper_probe(
         def drops(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
             return torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * steps), int(0.8 * steps)])
 
-        _fit(lambda index: classifier(features(index)), y, optimizer, drops, epochs, batch_size, progress)
+        _fit(lambda index: classifier(features(part[index])), y, optimizer, drops, epochs, batch_size, progress)
     with torch.no_grad():
-        return _percent(classifier(extract(run.encoder, test, pool)), test.targets[task])
+        return _percent(classifier(extract(run.encoder, test, pool, part_test)), test.targets[task][part_test])
 
 
 def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 10, progress: bool = True) -> float:
@@ -144,7 +162,8 @@ def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 
     SGD with Nesterov momentum .9, weight decay 5e-4, one cycle of the learning rate up to .1, no augmentation.
     """
     train, test = data
-    y = train.targets[task]
+    part, part_test = labelled(train, task), labelled(test, task)
+    y = train.targets[task][part]
     with seeded("supervised", recipe.seed):
         encoder = place(build_encoder(recipe.replace(embedding_dim=len(train.classes[task])), train), y.device)
         optimizer = torch.optim.SGD(encoder.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -153,13 +172,12 @@ def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 
             return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps, cycle_momentum=False)
 
         _fit(
-            lambda index: encoder(train.front_end(train.batch(index))), y, optimizer, cycle, epochs, recipe.batch_size,
+            lambda index: encoder(train.inputs(part[index], random=True)), y, optimizer, cycle, epochs, recipe.batch_size,
             progress,
         )  # fmt: skip
     with evaluating(encoder), torch.no_grad():
-        batches = torch.arange(len(test), device=y.device).split(512)
-        logits = torch.cat([encoder(test.front_end(test.batch(index))) for index in batches])
-    return _percent(logits, test.targets[task])
+        logits = torch.cat([encoder(test.inputs(index)) for index in part_test.split(512)])
+    return _percent(logits, test.targets[task][part_test])
 
 
 def _fit(
@@ -203,19 +221,21 @@ def evaluate(
     "linear_accuracy_paper", which trains for 100 epochs, only where it is named."""
     made: dict[bool, tuple[Tensor, Tensor]] = {}
     values = {}
-    y, y_test = run.train.targets[task], test.targets[task]
+    part, part_test = labelled(run.train, task), labelled(test, task)
+    y, y_test = run.train.targets[task][part], test.targets[task][part_test]
     for metric in tqdm(metrics, desc="evaluating", leave=False, delay=2):
         if metric == "linear_accuracy_paper":
             values[metric] = paper_probe(run, test, task)
             continue
         pool, probe = FROZEN_METRICS[metric]
         if pool not in made:
-            made[pool] = extract(run.encoder, run.train, pool), extract(run.encoder, test, pool)
+            made[pool] = extract(run.encoder, run.train, pool, part), extract(run.encoder, test, pool, part_test)
         values[metric] = probe(made[pool][0], y, made[pool][1], y_test)
     return values
 
 
 def raw_input_accuracy(data: Splits, task: str = "class") -> float:
     """`linear_probe` on the network's input: the floor of a classifier without any encoder."""
-    train, test = data
-    return linear_probe(raw_inputs(train), train.targets[task], raw_inputs(test), test.targets[task])
+    parts = [(part, labelled(part, task)) for part in data]
+    (x, y), (x_test, y_test) = [(raw_inputs(part, index), part.targets[task][index]) for part, index in parts]
+    return linear_probe(x, y, x_test, y_test)

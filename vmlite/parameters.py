@@ -18,7 +18,7 @@ from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
-    "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "image_size", "train_size", "test_size",
+    "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "input_size", "train_size", "test_size",
 )  # fmt: skip
 DEFAULT_METRICS = "linear_accuracy,mlp_accuracy,knn_accuracy"
 
@@ -68,7 +68,7 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     own = {name: value for name, value in given.items() if name in fields}
     base = preset(chosen, topic)
     if own.get("dataset", base.dataset) != base.dataset:
-        base = base.replace(image_size=None)  # a preset's image size belongs to its own data
+        base = base.replace(input_size=None)  # a preset's image size belongs to its own data
     recipe = base.replace(**(defaults | own))
     find_device(recipe.device)
     views = _names(given.get("views", "noise,viewmaker"))

@@ -35,16 +35,16 @@ M = TypeVar("M", bound=nn.Module)
 class Run:
     """A pretraining run and its state.
 
-    `views` maps what `prepare` made of a raw batch to views that the encoder accepts. `history` (steps, 2) holds both
-    players' losses, on the device, NaN where a step is still to come.
+    `views` maps a batch from `draw` to views that the encoder accepts. `history` (steps, 2) holds both players'
+    losses, on the device, NaN where a step is still to come.
     """
 
     recipe: Recipe
     train: Dataset
     device: torch.device
     encoder: Encoder
-    prepare: nn.Module
     views: nn.Module
+    raw_views: bool
     objective: Objective
     optimizers: dict[str, torch.optim.Optimizer]
     history: Tensor
@@ -55,6 +55,10 @@ class Run:
         """Steps of the whole run."""
         return len(self.history)
 
+    def draw(self, index: Tensor) -> Tensor:
+        """What the views start from: raw examples where some of them act there, else the network's inputs."""
+        return self.train.batch(index, random=True) if self.raw_views else self.train.inputs(index, random=True)
+
     def stateful(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything whose state a checkpoint keeps, besides `history` and `step`."""
         return {"encoder": self.encoder, "views": self.views, "objective": self.objective, **self.optimizers}
@@ -63,7 +67,7 @@ class Run:
 def load_data(recipe: Recipe) -> Splits:
     """The recipe's training and test examples, on its device."""
     return load(
-        recipe.dataset, recipe.data_dir, recipe.image_size, recipe.train_size, recipe.test_size, device=recipe.device
+        recipe.dataset, recipe.data_dir, recipe.input_size, recipe.train_size, recipe.test_size, device=recipe.device
     )
 
 
@@ -78,7 +82,7 @@ def start(recipe: Recipe, train: Dataset) -> Run:
     device = train.batch(torch.zeros(1, dtype=torch.long)).device
     with seeded(recipe.seed):
         encoder = place(build_encoder(recipe, train), device)
-        prepare, views = split_at_front_end(build_views(recipe, train), train.front_end)
+        views, raw_views = with_front_end(build_views(recipe, train), train.front_end)
         objective = build_objective(recipe, encoder, n).to(device)
     if recipe.update == "joint" and not objective.zero_sum:
         raise ValueError(f"update 'joint' needs a zero-sum objective, {recipe.objective} is not: use 'alternating'.")
@@ -92,7 +96,7 @@ def start(recipe: Recipe, train: Dataset) -> Run:
     if learned_views := [p for p in views.parameters() if p.requires_grad]:
         optimizers["viewmaker_optimizer"] = torch.optim.Adam(learned_views, recipe.viewmaker_lr)
     history = torch.full((recipe.epochs * (n // recipe.batch_size), 2), torch.nan, device=device)
-    return Run(recipe, train, device, encoder, place(prepare, device), views, objective, optimizers, history)
+    return Run(recipe, train, device, encoder, views, raw_views, objective, optimizers, history)
 
 
 def pretrain(run: Run) -> Iterator[Run]:
@@ -116,7 +120,7 @@ def pretrain(run: Run) -> Iterator[Run]:
             seeded(recipe.seed, "step", run.step),
             torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
         ):
-            batch = Batch(run.prepare(run.train.batch(index)), index)
+            batch = Batch(run.draw(index), index)
             run.history[run.step] = torch.stack(take_step(run, batch))
         run.step += 1
         yield run
@@ -236,12 +240,12 @@ def build_views(recipe: Recipe, data: Dataset) -> nn.Sequential:
     return nn.Sequential(*made)
 
 
-def split_at_front_end(views: nn.Sequential, front_end: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Put the front end where it belongs among the views: (what runs once a batch, what runs once a view)."""
+def with_front_end(views: nn.Sequential, front_end: nn.Module) -> tuple[nn.Sequential, bool]:
+    """The views with the front end after those that act on raw examples, and whether there are any such."""
     raw = [view for view in views if view.domain == "raw"]
     if list(views)[: len(raw)] != raw:
         raise ValueError("views of raw examples must come before views of the network's input.")
-    return (front_end, views) if not raw else (nn.Identity(), nn.Sequential(*raw, front_end, *list(views)[len(raw) :]))
+    return (nn.Sequential(*raw, front_end, *list(views)[len(raw) :]), True) if raw else (views, False)
 
 
 def build_objective(recipe: Recipe, encoder: Encoder, n_examples: int) -> Objective:

@@ -23,7 +23,7 @@ _CHOICES: dict[str, Any] = {
     "dataset": DATASETS, "encoder": ENCODERS, "stem": STEMS, "head": HEADS, "objective": OBJECTIVES, "loss_form": NTXENT_FORMS,
     "update": UPDATES, "schedule": SCHEDULES, "precision": PRECISIONS,
 }  # fmt: skip
-_OPTIONAL_INTEGERS = ("train_size", "test_size", "image_size")
+_OPTIONAL_INTEGERS = ("train_size", "test_size", "input_size")
 _POSITIVE_INTEGERS = (
     *_OPTIONAL_INTEGERS, "viewmaker_width", "encoder_width", "embedding_dim", "epochs", "batch_size",
 )  # fmt: skip
@@ -48,7 +48,7 @@ class Recipe:
     data_dir: str | None = None
     train_size: int | None = None  # examples to use or to generate; None: all
     test_size: int | None = None
-    image_size: int | None = None  # side to resize to or to generate; None: as stored
+    input_size: int | None = None  # side to resize to or to generate; None: as stored
     # views
     views: str = "viewmaker"
     eps: float = 0.05
@@ -131,7 +131,7 @@ PAPER_IMAGES = Recipe()
 PRESETS: dict[str, dict[str, Recipe]] = {
     "images": {
         "quick": PAPER_IMAGES.replace(
-            dataset="spirograph", image_size=20, train_size=8000, test_size=2000, epochs=6, batch_size=128,
+            dataset="spirograph", input_size=20, train_size=8000, test_size=2000, epochs=6, batch_size=128,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
             encoder_lr=0.1, schedule="cosine",
         ),

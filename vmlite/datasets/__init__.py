@@ -16,7 +16,7 @@ DATASETS = tuple(LOADERS)
 def load(
     dataset: str,
     data_dir: str | Path | None = None,
-    image_size: int | None = None,
+    input_size: int | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
     device: str = "auto",
@@ -26,7 +26,7 @@ def load(
     Args:
         dataset: one of DATASETS.
         data_dir: where its files are or are downloaded to; below the project's root if relative; None: data/.
-        image_size: side to generate or to resize to; None: as stored.
+        input_size: side to generate or to resize to; None: as stored.
         train_size, test_size: how many examples to generate, or at most to keep; None: all.
     """
     if dataset not in LOADERS:
@@ -36,6 +36,6 @@ def load(
             "dataset 'image-folder' needs data_dir, the folder that holds train/<class>/ and test/<class>/."
         )
     place = find_device(device)
-    splits = LOADERS[dataset](project_path(data_dir or "data"), image_size, train_size, test_size)
+    splits = LOADERS[dataset](project_path(data_dir or "data"), input_size, train_size, test_size)
     sizes = [None if n is None else min(n, len(part)) for part, n in zip(splits, (train_size, test_size), strict=True)]
     return Splits(*(part.first(n).to(place) for part, n in zip(splits, sizes, strict=True)))

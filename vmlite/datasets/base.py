@@ -13,7 +13,8 @@ class Dataset(Protocol):
 
     Attributes:
         name: as it appears in the tables of results.
-        targets: for each task the labels (N,) of all examples.
+        topic: "images" or "speech".
+        targets: for each task the labels (N,) of all examples; -1 where an example takes no part in the task.
         classes: for each task the names of its classes.
         front_end: module that turns a raw batch into network input (N, C, H, W).
         shape: (C, H, W) of the network input.
@@ -22,6 +23,7 @@ class Dataset(Protocol):
     """
 
     name: str
+    topic: str
     targets: dict[str, Tensor]
     classes: dict[str, tuple[str, ...]]
     front_end: nn.Module
@@ -42,8 +44,15 @@ class Dataset(Protocol):
         """Number of examples."""
         ...
 
-    def batch(self, index: Tensor) -> Tensor:
-        """Raw examples for `index` (N,), a float tensor on the device."""
+    def batch(self, index: Tensor, random: bool = False) -> Tensor:
+        """Raw examples for `index` (N,), a float tensor on the device.
+
+        An example that is longer than the network's window is cut: at random for pretraining, else always alike.
+        """
+        ...
+
+    def inputs(self, index: Tensor, random: bool = False) -> Tensor:
+        """The front end's output (N, C, H, W) for the same batch, from a cache where there is one."""
         ...
 
     def first(self, n: int | None) -> Self:

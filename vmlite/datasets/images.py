@@ -35,6 +35,8 @@ class ImageDataset:
     Raises ValueError for another shape, sides under 5, values outside [0, 1], and labels that do not fit.
     """
 
+    topic = "images"
+
     def __init__(
         self,
         name: str,
@@ -62,9 +64,11 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, index: Tensor) -> Tensor:
+    def batch(self, index: Tensor, random: bool = False) -> Tensor:
         """Images (N, C, H, W) in [0, 1] for `index` (N,)."""
         return self.images[index] / 255
+
+    inputs = batch
 
     def to(self, device: torch.device) -> ImageDataset:
         """See `vmlite.datasets.Dataset`."""
@@ -82,22 +86,22 @@ class ImageDataset:
         return ImageDataset(self.name, self.images[:n], targets, self.classes, (self.mean, self.std))
 
 
-def load_spirograph(image_size: int | None, train_size: int | None, test_size: int | None) -> Splits:
+def load_spirograph(input_size: int | None, train_size: int | None, test_size: int | None) -> Splits:
     """Generated Spirographs with the task "class": three equal bins of m times three of b. The same ones every time."""
     made: list[ImageDataset] = []
     for n, seed in ((train_size or 8000, 1), (test_size or 2000, 2)):
-        images, labels = spirograph.generate(n, image_size or 20, seed)
+        images, labels = spirograph.generate(n, input_size or 20, seed)
         statistics = (made[0].mean, made[0].std) if made else None
         made.append(ImageDataset("spirograph", images, {"class": labels}, {"class": spirograph.CLASSES}, statistics))
     return Splits(*made)
 
 
-def load_cifar10(data_dir: Path, image_size: int | None) -> Splits:
+def load_cifar10(data_dir: Path, input_size: int | None) -> Splits:
     """CIFAR-10 (Krizhevsky 2009) by torchvision, downloaded into `data_dir` where it is not there yet."""
     from torchvision.datasets import CIFAR10
 
-    if image_size not in (None, 32):
-        raise ValueError(f"cifar10 has images of 32x32 and is not resized; leave image_size out, got {image_size}.")
+    if input_size not in (None, 32):
+        raise ValueError(f"cifar10 has images of 32x32 and is not resized; leave input_size out, got {input_size}.")
     try:
         parts = [CIFAR10(str(data_dir), train=train, download=True) for train in (True, False)]
     except (URLError, OSError, RuntimeError) as error:
@@ -112,7 +116,7 @@ def load_cifar10(data_dir: Path, image_size: int | None) -> Splits:
     )
 
 
-def load_cifar10_jpeg(data_dir: Path, image_size: int | None) -> Splits:
+def load_cifar10_jpeg(data_dir: Path, input_size: int | None) -> Splits:
     """CIFAR-10 from `cifar10-jpeg.npz`: JPEG copies of 50,000 training and 5,000 test images in one file."""
     file = data_dir if data_dir.is_file() else data_dir / "cifar10-jpeg.npz"
     if not file.exists():
@@ -126,15 +130,15 @@ def load_cifar10_jpeg(data_dir: Path, image_size: int | None) -> Splits:
         blob, offsets = pack[f"{split}_jpeg"].tobytes(), pack[f"{split}_offsets"].tolist()
         sources = [io.BytesIO(blob[a:b]) for a, b in itertools.pairwise(offsets)]
         names = [f"{file.name}, {split} image {i}" for i in range(len(sources))]
-        parts.append((decode(sources, names, image_size), pack[f"{split}_labels"].tolist()))
+        parts.append((decode(sources, names, input_size), pack[f"{split}_labels"].tolist()))
     return _splits("cifar10-jpeg", parts, pack["classes"].tolist())
 
 
-def load_image_folder(data_dir: Path, image_size: int | None) -> Splits:
+def load_image_folder(data_dir: Path, input_size: int | None) -> Splits:
     """Images below `data_dir`, the folder names as classes: train/<class>/ and test/<class>/, or <class>/ alone.
 
     In the second case every fifth image of a class becomes a test image. Raises ValueError for folders that are
-    missing, empty or of one class, for images that cannot be read (named), and for mixed sizes without `image_size`.
+    missing, empty or of one class, for images that cannot be read (named), and for mixed sizes without `input_size`.
     """
     if not data_dir.is_dir():
         raise ValueError(
@@ -158,22 +162,22 @@ def load_image_folder(data_dir: Path, image_size: int | None) -> Splits:
         if not paths:
             raise ValueError(f"{data_dir} has no test images: give each class five images or more, or a test folder.")
         names = [str(path) for path, _ in paths]
-        parts.append((decode([path for path, _ in paths], names, image_size), [label for _, label in paths]))
+        parts.append((decode([path for path, _ in paths], names, input_size), [label for _, label in paths]))
     return _splits(f"image-folder:{data_dir.name}", parts, classes)
 
 
 LOADERS: dict[str, Callable[..., Splits]] = {
-    "spirograph": lambda data_dir, image_size, train_size, test_size: load_spirograph(
-        image_size, train_size, test_size
+    "spirograph": lambda data_dir, input_size, train_size, test_size: load_spirograph(
+        input_size, train_size, test_size
     ),
-    "cifar10": lambda data_dir, image_size, train_size, test_size: load_cifar10(data_dir, image_size),
-    "cifar10-jpeg": lambda data_dir, image_size, train_size, test_size: load_cifar10_jpeg(data_dir, image_size),
-    "image-folder": lambda data_dir, image_size, train_size, test_size: load_image_folder(data_dir, image_size),
+    "cifar10": lambda data_dir, input_size, train_size, test_size: load_cifar10(data_dir, input_size),
+    "cifar10-jpeg": lambda data_dir, input_size, train_size, test_size: load_cifar10_jpeg(data_dir, input_size),
+    "image-folder": lambda data_dir, input_size, train_size, test_size: load_image_folder(data_dir, input_size),
 }
 
 
-def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], image_size: int | None) -> Tensor:
-    """Decode images to (N, 3, H, W) uint8, the shorter side resized to `image_size` and the middle cut out if given."""
+def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], input_size: int | None) -> Tensor:
+    """Decode images to (N, 3, H, W) uint8, the shorter side resized to `input_size` and the middle cut out if given."""
 
     def read(source: Path | io.BytesIO) -> np.ndarray | str:
         try:
@@ -183,7 +187,7 @@ def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], image_siz
                 rgb = image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             return str(error)
-        return np.asarray(rgb if image_size is None else _square(rgb, image_size))
+        return np.asarray(rgb if input_size is None else _square(rgb, input_size))
 
     with ThreadPoolExecutor() as pool:
         made = list(tqdm(pool.map(read, sources), total=len(sources), desc="decoding", leave=False, delay=1))
@@ -196,7 +200,7 @@ def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], image_siz
         (a, name_a), (b, name_b) = list(shapes.items())[:2]
         raise ValueError(
             f"images have {len(shapes)} different sizes, such as {a[1]}x{a[0]} ({name_a}) and {b[1]}x{b[0]} ({name_b}); "
-            "set image_size, for example 32, to resize them all."
+            "set input_size, for example 32, to resize them all."
         )
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
 
