@@ -19,6 +19,7 @@ from vmlite.recipes import Recipe, one_of, preset
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
     "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "input_size", "train_size", "test_size",
+    "sample_rate", "window_seconds", "held_out", "skip_bad",
 )  # fmt: skip
 DEFAULT_METRICS = "linear_accuracy,mlp_accuracy,knn_accuracy"
 
@@ -66,10 +67,9 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
     own = {name: value for name, value in given.items() if name in fields}
-    base = preset(chosen, topic)
-    if own.get("dataset", base.dataset) != base.dataset:
-        base = base.replace(input_size=None)  # a preset's image size belongs to its own data
-    recipe = base.replace(**(defaults | own))
+    if "skip_bad" in own:
+        own["skip_bad"] = as_bool("skip_bad", own["skip_bad"])
+    recipe = preset(chosen, topic, **(defaults | own))
     find_device(recipe.device)
     views = _names(given.get("views", "noise,viewmaker"))
     if not set(views) - {"supervised"}:

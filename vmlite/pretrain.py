@@ -8,6 +8,7 @@ reversal between viewmaker and encoder turns the encoder's loss into the viewmak
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vmlite import checkpoint
-from vmlite.datasets import Dataset, Splits, load
+from vmlite.datasets import Dataset, SpeechDataset, Splits, load
+from vmlite.datasets.base import Options
 from vmlite.encoders import ENCODERS, Encoder
 from vmlite.objectives import BYOL, Batch, InstDisc, NTXent, Objective, Views
 from vmlite.recipes import Recipe
 from vmlite.viewmaker import Viewmaker
-from vmlite.views import ImageExpert, L1Noise
+from vmlite.views import EXPERTS, ImageExpert, L1Noise
+from vmlite.views_speech import SpectralMasks, WaveformExpert
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -66,9 +69,8 @@ class Run:
 
 def load_data(recipe: Recipe) -> Splits:
     """The recipe's training and test examples, on its device."""
-    return load(
-        recipe.dataset, recipe.data_dir, recipe.input_size, recipe.train_size, recipe.test_size, device=recipe.device
-    )
+    options = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Options)}
+    return load(recipe.dataset, recipe.data_dir, recipe.device, **options)
 
 
 def start(recipe: Recipe, train: Dataset) -> Run:
@@ -235,8 +237,16 @@ def build_views(recipe: Recipe, data: Dataset) -> nn.Sequential:
             made.append(viewmaker.requires_grad_(qualifier != "untrained"))
         elif kind == "noise":
             made.append(L1Noise(*budget))
-        else:
+        elif term not in EXPERTS[data.topic]:
+            raise ValueError(
+                f"views {term!r} are not for {data.topic}, whose experts are {', '.join(EXPERTS[data.topic])}."
+            )
+        elif isinstance(data, SpeechDataset) and term == "expert:time":
+            made.append(WaveformExpert(data.sample_rate))
+        elif kind == "expert" and data.topic == "images":
             made.append(ImageExpert(size, channels, qualifier or "all"))
+        else:
+            made.append(SpectralMasks(size, noise=0.25 if qualifier == "spectral-noise" else 0.0))
     return nn.Sequential(*made)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vmlite.datasets import DATASETS
+from vmlite.datasets import DATASETS, TOPICS
 from vmlite.encoders import ENCODERS, HEADS, STEMS
 from vmlite.objectives import NTXENT_FORMS, OBJECTIVES
 from vmlite.viewmaker import check_budget
@@ -23,7 +23,7 @@ _CHOICES: dict[str, Any] = {
     "dataset": DATASETS, "encoder": ENCODERS, "stem": STEMS, "head": HEADS, "objective": OBJECTIVES, "loss_form": NTXENT_FORMS,
     "update": UPDATES, "schedule": SCHEDULES, "precision": PRECISIONS,
 }  # fmt: skip
-_OPTIONAL_INTEGERS = ("train_size", "test_size", "input_size")
+_OPTIONAL_INTEGERS = ("train_size", "test_size", "input_size", "sample_rate")
 _POSITIVE_INTEGERS = (
     *_OPTIONAL_INTEGERS, "viewmaker_width", "encoder_width", "embedding_dim", "epochs", "batch_size",
 )  # fmt: skip
@@ -43,12 +43,16 @@ def one_of(what: str, value: object, valid: Iterable[object]) -> None:
 class Recipe:
     """Everything that decides a pretraining run. The defaults are the paper's for CIFAR-10 (section 4)."""
 
-    # data
+    # data: what `vmlite.datasets.load` takes
     dataset: str = "cifar10"
     data_dir: str | None = None
     train_size: int | None = None  # examples to use or to generate; None: all
     test_size: int | None = None
-    input_size: int | None = None  # side to resize to or to generate; None: as stored
+    input_size: int | None = None  # side of images and spectrograms; None: as stored, spectrograms 64
+    sample_rate: int | None = None  # of recordings, in Hz; None: the data set's, as for the next two
+    window_seconds: float | None = None  # length of an example cut from a recording
+    held_out: str | None = None  # speakers whose recordings are only tested on
+    skip_bad: bool = False  # leave out recordings that cannot be read
     # views
     views: str = "viewmaker"
     eps: float = 0.05
@@ -94,7 +98,8 @@ class Recipe:
             optional = value is None and name in _OPTIONAL_INTEGERS
             if not optional and (not _is_number(value, int) or value < 1):
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
-        for name in ("temperature", "encoder_lr", "viewmaker_lr"):
+        positive = ("temperature", "encoder_lr", "viewmaker_lr")
+        for name in positive if self.window_seconds is None else (*positive, "window_seconds"):
             if not _is_number(getattr(self, name), int | float) or not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}.")
         for name in ("encoder_momentum", "weight_decay"):
@@ -126,6 +131,9 @@ def _is_number(value: object, kind: Any) -> bool:
 
 
 PAPER_IMAGES = Recipe()
+PAPER_SPEECH = Recipe(  # section 5
+    dataset="librispeech-100", input_size=64, sample_rate=16000, window_seconds=150_526 / 16_000, stem="standard", batch_size=128
+)  # fmt: skip
 
 
 PRESETS: dict[str, dict[str, Recipe]] = {
@@ -142,11 +150,34 @@ PRESETS: dict[str, dict[str, Recipe]] = {
         ),
         "paper": PAPER_IMAGES,
     },
+    "speech": {
+        "quick": PAPER_SPEECH.replace(
+            dataset="voices", input_size=32, window_seconds=None, train_size=6000, test_size=3000, epochs=6, batch_size=128,
+            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
+            encoder_lr=0.1, schedule="cosine",
+        ),
+        "small": PAPER_SPEECH.replace(
+            dataset="spoken-digits", input_size=32, window_seconds=None, epochs=20, batch_size=64,
+            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
+            encoder_lr=0.1, schedule="cosine",
+        ),
+        "paper": PAPER_SPEECH,
+        "paper-960": PAPER_SPEECH.replace(
+            dataset="librispeech-960", input_size=112, encoder="resnet50", head="mlp",
+        ),
+    },
 }  # fmt: skip
 
 
 def preset(name: str, topic: str = "images", **changes: Any) -> Recipe:
-    """The preset `name` ("quick", "small" or "paper") of a topic, with changes; a change of None is ignored."""
+    """A topic's preset with changes; a change of None is ignored. Another data set brings its own rate and window."""
     one_of("topic", topic, PRESETS)
     one_of("preset", name, PRESETS[topic])
-    return PRESETS[topic][name].replace(**{k: v for k, v in changes.items() if v is not None})
+    base = PRESETS[topic][name]
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes.get("dataset", base.dataset) != base.dataset:
+        one_of("dataset", changes["dataset"], TOPICS[topic])
+        base = base.replace(sample_rate=None, window_seconds=None, held_out=None)
+        if topic == "images":
+            base = base.replace(input_size=None)
+    return base.replace(**changes)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from vmlite.viewmaker import check_budget, perturb
 
-VIEWS = ("viewmaker", "viewmaker:untrained", "viewmaker:deterministic", "noise", "expert", "expert:crop-flip")
+EXPERTS = {
+    "images": ("expert", "expert:crop-flip"),
+    "speech": ("expert:time", "expert:spectral", "expert:spectral-noise"),
+}
+VIEWS = ("viewmaker", "viewmaker:untrained", "viewmaker:deterministic", "noise", *EXPERTS["images"], *EXPERTS["speech"])
 
 
 class L1Noise(nn.Module):

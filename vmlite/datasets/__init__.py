@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from vmlite.datasets.base import Dataset, Splits
-from vmlite.datasets.images import LOADERS, ImageDataset
+from vmlite.datasets import images, speech
+from vmlite.datasets.base import Dataset, Options, Splits
+from vmlite.datasets.images import ImageDataset
+from vmlite.datasets.speech import SpeechDataset
 from vmlite.environment import find_device, project_path
 
-__all__ = ["DATASETS", "Dataset", "ImageDataset", "Splits", "load"]
+__all__ = ["DATASETS", "TOPICS", "Dataset", "ImageDataset", "SpeechDataset", "Splits", "load"]
 
-DATASETS = tuple(LOADERS)
+TOPICS = {"images": tuple(images.LOADERS), "speech": tuple(speech.LOADERS)}
+DATASETS = tuple(name for names in TOPICS.values() for name in names)
+_LOADERS = {**images.LOADERS, **speech.LOADERS}
 
 
-def load(
-    dataset: str,
-    data_dir: str | Path | None = None,
-    input_size: int | None = None,
-    train_size: int | None = None,
-    test_size: int | None = None,
-    device: str = "auto",
-) -> Splits:
+def load(dataset: str, data_dir: str | Path | None = None, device: str = "auto", **options: Any) -> Splits:
     """The training and test examples of a data set, on `device` ("auto": a GPU where there is one).
 
     Args:
         dataset: one of DATASETS.
         data_dir: where its files are or are downloaded to; below the project's root if relative; None: data/.
-        input_size: side to generate or to resize to; None: as stored.
-        train_size, test_size: how many examples to generate, or at most to keep; None: all.
+        options: see `vmlite.datasets.base.Options`.
     """
-    if dataset not in LOADERS:
+    if dataset not in _LOADERS:
         raise ValueError(f"unknown dataset {dataset!r}; choose from {', '.join(DATASETS)}.")
-    if dataset == "image-folder" and data_dir is None:
-        raise ValueError(
-            "dataset 'image-folder' needs data_dir, the folder that holds train/<class>/ and test/<class>/."
-        )
+    if dataset in ("image-folder", "audio-folder") and data_dir is None:
+        raise ValueError(f"dataset {dataset!r} needs data_dir, the folder that holds train/<class>/ and test/<class>/.")
+    asked = Options(**options)
+    if dataset in TOPICS["images"] and (asked.sample_rate or asked.window_seconds or asked.held_out):
+        raise ValueError(f"sample_rate, window_seconds and held_out are for recordings; {dataset} has images.")
     place = find_device(device)
-    splits = LOADERS[dataset](project_path(data_dir or "data"), input_size, train_size, test_size)
-    sizes = [None if n is None else min(n, len(part)) for part, n in zip(splits, (train_size, test_size), strict=True)]
+    splits = _LOADERS[dataset](project_path(data_dir or "data"), asked)
+    limits = (asked.train_size, asked.test_size)
+    sizes = [None if n is None else min(n, len(part)) for part, n in zip(splits, limits, strict=True)]
     return Splits(*(part.first(n).to(place) for part, n in zip(splits, sizes, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -69,3 +70,25 @@ class Splits(NamedTuple):
 
     train: Dataset
     test: Dataset
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be asked of a data set; None leaves it to the data set.
+
+    Attributes:
+        input_size: side of the network's input: images are resized to it, spectrograms computed with it.
+        train_size, test_size: how many examples to generate, or at most to keep.
+        sample_rate: recordings are resampled to it, in Hz.
+        window_seconds: length of an example that is cut from a recording.
+        held_out: speakers, separated by commas, whose recordings are only tested on.
+        skip_bad: leave out recordings that cannot be read.
+    """
+
+    input_size: int | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    sample_rate: int | None = None
+    window_seconds: float | None = None
+    held_out: str | None = None
+    skip_bad: bool = False

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite.datasets.base import Splits
+from vmlite.datasets.base import Options, Splits
 from vmlite.datasets.synthetic import spirograph
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -166,13 +166,11 @@ def load_image_folder(data_dir: Path, input_size: int | None) -> Splits:
     return _splits(f"image-folder:{data_dir.name}", parts, classes)
 
 
-LOADERS: dict[str, Callable[..., Splits]] = {
-    "spirograph": lambda data_dir, input_size, train_size, test_size: load_spirograph(
-        input_size, train_size, test_size
-    ),
-    "cifar10": lambda data_dir, input_size, train_size, test_size: load_cifar10(data_dir, input_size),
-    "cifar10-jpeg": lambda data_dir, input_size, train_size, test_size: load_cifar10_jpeg(data_dir, input_size),
-    "image-folder": lambda data_dir, input_size, train_size, test_size: load_image_folder(data_dir, input_size),
+LOADERS: dict[str, Callable[[Path, Options], Splits]] = {
+    "spirograph": lambda _, asked: load_spirograph(asked.input_size, asked.train_size, asked.test_size),
+    "cifar10": lambda data_dir, asked: load_cifar10(data_dir, asked.input_size),
+    "cifar10-jpeg": lambda data_dir, asked: load_cifar10_jpeg(data_dir, asked.input_size),
+    "image-folder": lambda data_dir, asked: load_image_folder(data_dir, asked.input_size),
 }
 
 
