@@ -180,7 +180,7 @@ def test_reverberation_is_the_convolution_with_its_response_and_keeps_the_level(
     assert (decibels(rms(wet) / rms(x)).abs() < 2).all()
 
 
-def masked(size, n=5000, channels=2, **arguments):
+def masked(size, n=3000, channels=2, **arguments):
     """Where masks are, (n, channels, H, W)."""
     return SpectralMasks(size, **arguments)(torch.ones(n, channels, *size)) == 0
 
@@ -197,7 +197,7 @@ def test_masks_are_one_band_for_each_axis_no_wider_than_allowed(size, factor, wi
         edges = torch.nn.functional.pad(band.int(), (1, 1)).diff(dim=1).abs().sum(1)
         assert edges.max() == 2
         assert band.float().mean(0).min() > 0.015  # every place is reached, those at the ends too
-        assert band.float().mean(0).flip(0) == pytest.approx(band.float().mean(0), abs=0.06)
+        assert band.float().mean(0).flip(0) == pytest.approx(band.float().mean(0), abs=0.075)
     assert cut[:, 0].any(1).sum(1).unique().numel() > widest[1] // 2
 
 
