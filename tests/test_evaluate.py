@@ -1,5 +1,7 @@
 """Each protocol on features with a known answer, and the networks untouched by all of them."""
 
+import copy
+import dataclasses
 import math
 from collections import Counter
 
@@ -20,6 +22,7 @@ from vmlite.evaluate import (
     evaluating,
     extract,
     knn,
+    labelled,
     linear_probe,
     mlp_probe,
     paper_probe,
@@ -347,3 +350,33 @@ def test_evaluate_computes_only_what_is_asked(run, splits, monkeypatch):
 def test_the_papers_protocol_runs_only_where_it_is_named(run, splits, monkeypatch):
     monkeypatch.setattr(module, "paper_probe", lambda *a: pytest.fail("100 epochs nobody asked for"))
     assert "linear_accuracy_paper" not in evaluate(run, splits.test)
+
+
+def hide_labels(data, index):
+    """The same data, in which the examples `index` take no part in the task."""
+    part = copy.copy(data)
+    part.targets = {"class": data.targets["class"].clone()}
+    part.targets["class"][index] = -1
+    return part
+
+
+def test_labelled_are_the_examples_that_take_part(splits):
+    part = hide_labels(splits.test, [0, 3])
+    assert labelled(part, "class").tolist() == [i for i in range(32) if i not in (0, 3)]
+    assert len(labelled(splits.test, "class")) == 32
+
+
+def test_a_task_without_labels_or_that_is_not_there_is_refused(splits):
+    with pytest.raises(ValueError, match="has no task 'word'; it has class"):
+        labelled(splits.test, "word")
+    with pytest.raises(ValueError, match="no example of this part of spirograph has a label for the task 'class'"):
+        labelled(hide_labels(splits.test, slice(None)), "class")
+
+
+def test_probes_leave_unlabelled_examples_out(run, splits):
+    """Hiding labels gives the same as leaving these examples out of the data."""
+    train, test = hide_labels(splits.train, slice(40, None)), hide_labels(splits.test, slice(20, None))
+    short = Splits(splits.train.first(40), splits.test.first(20))
+    assert raw_input_accuracy(Splits(train, test)) == raw_input_accuracy(short)
+    found = evaluate(dataclasses.replace(run, train=train), test)
+    assert found == evaluate(dataclasses.replace(run, train=short.train), short.test)
