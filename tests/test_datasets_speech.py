@@ -12,6 +12,7 @@ from vmlite.datasets.base import Options
 from vmlite.datasets.corpus import in_memory
 from vmlite.datasets.speech import LogMel, SpeechDataset
 from vmlite.datasets.synthetic import voices
+from vmlite.evaluate import labelled, linear_probe
 from vmlite.pretrain import start, train
 from vmlite.recipes import preset
 
@@ -201,3 +202,16 @@ def test_expert_views_of_another_modality_are_refused():
     data = datasets.load("voices", input_size=16, train_size=32, test_size=8)
     with pytest.raises(ValueError, match="views 'expert' are not for speech, whose experts are expert:time"):
         start(preset("quick", "speech", batch_size=16, views="expert"), data.train)
+
+
+@pytest.mark.parametrize("name", ["voices", "voices-shuffled"])
+def test_what_precedes_a_word_does_not_tell_it(name):
+    """Words and everything else about a clip are drawn independently: 50 ms of background say nothing about the word."""
+    train_set, test_set = datasets.load(name, input_size=16, train_size=1500, test_size=1000)
+
+    def background(data, index):
+        return torch.fft.rfft(data.batch(index)[:, :400]).abs().clamp_min(1e-5).log()
+
+    parts = [(part, labelled(part, "word")) for part in (train_set, test_set)]
+    (x, y), (x_test, y_test) = [(background(part, index), part.targets["word"][index]) for part, index in parts]
+    assert linear_probe(x, y, x_test, y_test) < 18

@@ -171,7 +171,7 @@ def load_voices(asked: Options, rooms: str) -> Splits:
     counts = {"train": n, "test": n_test // 2, "never heard": n_test - n_test // 2}
     who = [never if part == "never heard" else heard for part in counts]
     speakers = torch.cat([w[torch.arange(count) % len(w)] for w, count in zip(who, counts.values(), strict=True)])
-    words = torch.randint(len(voices.WORDS), speakers.shape, generator=torch.Generator().manual_seed(1))
+    words = torch.randint(len(voices.WORDS), speakers.shape, generator=torch.Generator().manual_seed(2))
     names = [voices.SPEAKERS[i] for i in speakers]
     corpus = in_memory(
         voices.generate(words, speakers, seed=1, rooms=rooms),
