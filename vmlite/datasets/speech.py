@@ -22,6 +22,7 @@ from vmlite.datasets.speech_folders import SPEECH_FOLDERS
 from vmlite.datasets.synthetic import voices
 from vmlite.environment import project_path
 
+CACHE_LIMIT = 8 * 2**30  # bytes of spectrograms to keep; a larger set is computed batch by batch
 FLOOR = 1e-4  # mel power below which everything is silence: -40 dB
 PAPER_HOPS = {(150_526, 64): 2360, (150_526, 112): 1344}
 
@@ -64,7 +65,8 @@ class SpeechDataset:
     """Windows of recordings, kept as int16. See `vmlite.datasets.Dataset` for the attributes.
 
     A recording longer than the window is cut at its head or at its tail, at random where asked (section 5.1), else at
-    its head; a shorter one is followed by silence. Spectrograms of both cuts are computed once and kept as float16.
+    its head; a shorter one is followed by silence. Spectrograms of both cuts are computed once and kept as float16, up
+    to `CACHE_LIMIT`.
 
     Args:
         name: as it appears in tables.
@@ -100,6 +102,7 @@ class SpeechDataset:
         self.shape = (1, input_size, input_size)
         self.sample_rate = corpus.sample_rate
         self._spectrograms: Tensor | None = None
+        self._cuts = 1 + int((corpus.lengths[rows] > window).any())  # head and tail differ where one is longer
         self.front_end: nn.Module = front_end or self._fitted(input_size)
 
     def __len__(self) -> int:
@@ -111,9 +114,11 @@ class SpeechDataset:
 
     def inputs(self, index: Tensor, random: bool = False) -> Tensor:
         """Spectrograms (N, 1, size, size) for the same windows."""
+        if 2 * len(self) * self._cuts * math.prod(self.shape) > CACHE_LIMIT:
+            return self.front_end(self.batch(index, random))
         if self._spectrograms is None:
             self._spectrograms = self._computed()
-        tails = self._tails(index, random) % self._spectrograms.shape[1]
+        tails = self._tails(index, random) % self._cuts
         return self._spectrograms[index, tails].float()
 
     def to(self, device: torch.device) -> Self:
@@ -149,12 +154,11 @@ class SpeechDataset:
 
     @torch.no_grad()
     def _computed(self) -> Tensor:
-        """Normalised spectrograms (N, cuts, 1, size, size) as float16, with two cuts where a recording needs them."""
-        cuts = 1 + int((self.corpus.lengths[self.rows] > self.window).any())
-        made = torch.empty((len(self), cuts, *self.shape), dtype=torch.float16, device=self.rows.device)
+        """Normalised spectrograms (N, cuts, 1, size, size) as float16."""
+        made = torch.empty((len(self), self._cuts, *self.shape), dtype=torch.float16, device=self.rows.device)
         parts = torch.arange(len(self), device=self.rows.device).split(256)
         for part in tqdm(parts, desc="spectrograms", leave=False, delay=1):
-            for cut in range(cuts):
+            for cut in range(self._cuts):
                 waves = self.corpus.windows(self.rows[part], self.window, torch.full_like(part, cut))
                 made[part, cut] = self.front_end(waves).half()
         return made
