@@ -176,7 +176,7 @@ def test_loss_curves_show_a_running_mean_of_both_players():
         np.testing.assert_allclose(first.get_ydata(), factor * np.array([1, 2, 3, 4]))
         np.testing.assert_allclose(second.get_ydata(), factor * np.array([1, 2, 3, 4]) + 1)
         assert [line.get_label() for line in axis.lines] == ["noise", "viewmaker"]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["noise", "viewmaker"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["noise", "viewmaker"]
 
 
 def test_loss_curves_of_a_run_shorter_than_the_mean():

@@ -95,7 +95,7 @@ def heat_maps(
 
 def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
     """Both players' losses over the steps, a running mean over `smooth` steps. Histories are (steps, 2)."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.8), layout="constrained")
     for colour, (name, history) in zip(itertools.cycle(COLOURS), histories.items(), strict=False):
         for axis, losses in zip(axes, history.cpu().numpy().T, strict=True):
             width = min(smooth, len(losses))
@@ -104,7 +104,7 @@ def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
     for axis, player in zip(axes, ("encoder", "viewmaker"), strict=True):
         axis.set(title=f"loss of the {player}", xlabel="step")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return _shown_once(figure)
 
 
