@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	@echo "Executed notebook: $(CURDIR)/runs/02_images/out.ipynb"
 
 test: $(VENV)/installed
-	OMP_WAIT_POLICY=passive $(BIN)/pytest --nbval
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval -n logical --dist loadfile
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab notebooks
