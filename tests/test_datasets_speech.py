@@ -185,6 +185,18 @@ def test_voices_are_split_by_speaker():
     assert torch.equal(again.batch(torch.arange(40)), train_set.batch(torch.arange(40)))
 
 
+@pytest.mark.parametrize("options", [{"sample_rate": 16_000}, {"window_seconds": 2.0}])
+def test_voices_have_one_rate_and_length(options):
+    with pytest.raises(ValueError, match="voices are one second at 8000 Hz; leave sample_rate and window_seconds out"):
+        datasets.load("voices", train_size=40, test_size=20, **options)
+
+
+@pytest.mark.parametrize(("topic", "dataset"), [("quick", "voices"), ("small", "spoken-digits")])
+def test_thin_presets_leave_rate_and_window_to_the_data(topic, dataset):
+    recipe = preset(topic, "speech")
+    assert (recipe.dataset, recipe.sample_rate, recipe.window_seconds) == (dataset, None, None)
+
+
 def test_recordings_options_are_refused_for_images():
     with pytest.raises(ValueError, match="are for recordings; spirograph has images"):
         datasets.load("spirograph", held_out="v01")

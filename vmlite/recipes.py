@@ -152,12 +152,12 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     },
     "speech": {
         "quick": PAPER_SPEECH.replace(
-            dataset="voices", input_size=32, window_seconds=None, train_size=6000, test_size=3000, epochs=6, batch_size=128,
+            dataset="voices", input_size=32, sample_rate=None, window_seconds=None, train_size=6000, test_size=3000, epochs=6, batch_size=128,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
             encoder_lr=0.1, schedule="cosine",
         ),
         "small": PAPER_SPEECH.replace(
-            dataset="spoken-digits", input_size=32, window_seconds=None, epochs=20, batch_size=64,
+            dataset="spoken-digits", input_size=32, sample_rate=None, window_seconds=None, epochs=20, batch_size=64,
             encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
             encoder_lr=0.1, schedule="cosine",
         ),

@@ -166,6 +166,8 @@ class SpeechDataset:
 
 def load_voices(asked: Options, rooms: str) -> Splits:
     """Generated voices: by default eight speakers for training, who are also tested, and four who are only tested."""
+    if asked.sample_rate not in (None, voices.SAMPLE_RATE) or asked.window_seconds not in (None, 1):
+        raise ValueError(f"voices are one second at {voices.SAMPLE_RATE} Hz; leave sample_rate and window_seconds out.")
     held_out = (asked.held_out or ",".join(voices.SPEAKERS[8:])).split(",")
     never = torch.tensor([i for i, name in enumerate(voices.SPEAKERS) if name in held_out])
     heard = torch.tensor([i for i, name in enumerate(voices.SPEAKERS) if name not in held_out])
