@@ -117,6 +117,11 @@ def test_inputs_are_normalised_by_the_training_statistics():
     assert test.front_end is data.front_end
 
 
+def test_recordings_of_silence_alone_give_finite_inputs():
+    silent = in_memory(torch.zeros(4, 2000, dtype=torch.int16), RATE, {}, ["train"] * 4)
+    assert SpeechDataset("silence", silent, torch.arange(4), {}, {}, 1500, 16).inputs(torch.arange(4)).isfinite().all()
+
+
 def test_first_and_to_keep_front_end_and_labels():
     data = dataset()
     part = data.first(5).to(torch.device("cpu"))

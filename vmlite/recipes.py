@@ -135,31 +135,30 @@ PAPER_SPEECH = Recipe(  # section 5
     dataset="librispeech-100", input_size=64, sample_rate=16000, window_seconds=150_526 / 16_000, stem="standard", batch_size=128
 )  # fmt: skip
 
-
+THIN: dict[str, Any] = {  # what fits two CPU cores
+    "encoder_width": 16, "viewmaker_width": 8, "update": "joint", "loss_form": "released", "encoder_lr": 0.1,
+    "schedule": "cosine",
+}  # fmt: skip
 PRESETS: dict[str, dict[str, Recipe]] = {
     "images": {
         "quick": PAPER_IMAGES.replace(
             dataset="spirograph", input_size=20, train_size=8000, test_size=2000, epochs=6, batch_size=128,
-            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
-            encoder_lr=0.1, schedule="cosine",
+            **THIN,
         ),
         "small": PAPER_IMAGES.replace(
             train_size=10000, test_size=2000, epochs=4, batch_size=64,
-            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
-            encoder_lr=0.1, schedule="cosine",
+            **THIN,
         ),
         "paper": PAPER_IMAGES,
     },
     "speech": {
         "quick": PAPER_SPEECH.replace(
             dataset="voices", input_size=32, sample_rate=None, window_seconds=None, train_size=6000, test_size=3000, epochs=6, batch_size=128,
-            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
-            encoder_lr=0.1, schedule="cosine",
+            **THIN,
         ),
         "small": PAPER_SPEECH.replace(
             dataset="spoken-digits", input_size=32, sample_rate=None, window_seconds=None, epochs=20, batch_size=64,
-            encoder_width=16, viewmaker_width=8, update="joint", loss_form="released",
-            encoder_lr=0.1, schedule="cosine",
+            **THIN,
         ),
         "paper": PAPER_SPEECH,
         "paper-960": PAPER_SPEECH.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -63,6 +64,11 @@ class Dataset(Protocol):
     def to(self, device: torch.device) -> Self:
         """The same data on `device`."""
         ...
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many more there are: for messages."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 class Splits(NamedTuple):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vmlite.datasets.base import first_of
 from vmlite.datasets.corpus_files import (
     PADDING,
     VERSION,
@@ -28,7 +29,6 @@ from vmlite.datasets.corpus_files import (
     alone,
     damaged,
     digest,
-    first_of,
     read_audio,
     read_index,
     whole_cache,

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite.datasets.base import Options, Splits
+from vmlite.datasets.base import Options, Splits, first_of
 from vmlite.datasets.synthetic import spirograph
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -191,8 +191,7 @@ def decode(sources: Sequence[Path | io.BytesIO], names: Sequence[str], input_siz
         made = list(tqdm(pool.map(read, sources), total=len(sources), desc="decoding", leave=False, delay=1))
     bad = [f"{name} ({result})" for name, result in zip(names, made, strict=True) if isinstance(result, str)]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise ValueError(f"{len(bad)} image(s) cannot be read: {', '.join(bad[:3])}{more}. Replace or delete them.")
+        raise ValueError(f"{len(bad)} image(s) cannot be read: {first_of(bad)}. Replace or delete them.")
     shapes = {result.shape: name for name, result in zip(names, made, strict=True) if not isinstance(result, str)}
     if len(shapes) > 1:
         (a, name_a), (b, name_b) = list(shapes.items())[:2]

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,7 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite.datasets.base import Options, Splits
+from vmlite.datasets.base import Options, Splits, first_of
 from vmlite.datasets.corpus import PADDING, Corpus, cache, in_memory
 from vmlite.datasets.speech_folders import SPEECH_FOLDERS
 from vmlite.datasets.synthetic import voices
@@ -150,7 +150,7 @@ class SpeechDataset:
         plain = LogMel(self.corpus.sample_rate, self.window, input_size).to(self.rows.device)
         index = torch.linspace(0, len(self) - 1, min(len(self), 1000), device=self.rows.device).long()
         std, mean = torch.std_mean(torch.cat([plain.decibels(self.batch(part)) for part in index.split(128)]))
-        return LogMel(self.corpus.sample_rate, self.window, input_size, mean.item(), std.item()).to(self.rows.device)
+        return LogMel(self.corpus.sample_rate, self.window, input_size, mean.item(), max(std.item(), 1e-3)).to(self.rows.device)
 
     @torch.no_grad()
     def _computed(self) -> Tensor:
@@ -213,7 +213,9 @@ def split(name: str, corpus: Corpus, asked: Options, window_seconds: float) -> S
     speakers = corpus.labels.get("speaker", [""] * len(corpus))
     held_out = asked.held_out.split(",") if asked.held_out else []
     if unknown := sorted(set(held_out) - set(speakers)):
-        raise ValueError(f"held_out names {', '.join(unknown)}; the speakers are {_listed(sorted(set(speakers)))}.")
+        raise ValueError(
+            f"held_out names {', '.join(unknown)}; the speakers are {first_of(sorted(set(speakers)), 12)}."
+        )
     is_held = torch.tensor([speaker in held_out for speaker in speakers])
     is_train = torch.tensor([part == "train" for part in corpus.splits])
     order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(0))
@@ -240,10 +242,6 @@ def split(name: str, corpus: Corpus, asked: Options, window_seconds: float) -> S
     classes = {task: classes[task] for task in test_targets}
     examples = SpeechDataset(name, corpus, train, targets(train), classes, window, size)
     return Splits(examples, SpeechDataset(name, corpus, test, test_targets, classes, window, size, examples.front_end))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 LOADERS: dict[str, Callable[[Path, Options], Splits]] = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmlite.datasets.base import first_of
 from vmlite.datasets.corpus import Recording
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
@@ -215,8 +216,7 @@ def _hint(dataset: str, data_dir: Path) -> str:
 def _demand(dataset: str, data_dir: Path, *paths: Path) -> None:
     """Raise ValueError where some of the paths do not exist."""
     if missing := [str(path) for path in paths if not path.exists()]:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(f"{dataset} lacks {', '.join(missing[:3])}{more}. {_hint(dataset, data_dir)}")
+        raise ValueError(f"{dataset} lacks {first_of(missing)}. {_hint(dataset, data_dir)}")
 
 
 def _every(n: int, files: Iterable[Path], labels: Iterable[dict[str, str]], groups: Iterable[str]) -> list[Recording]:
@@ -257,7 +257,6 @@ def _checked(dataset: str, data_dir: Path, recordings: list[Recording]) -> list[
             raise ValueError(f"{dataset} in {data_dir} has one {task}, {min(train)}; at least two are needed.")
         if extra := sorted(test - train):
             raise ValueError(
-                f"{dataset} in {data_dir} has no training recordings of the {task} {', '.join(extra[:3])}"
-                f"{f' and {len(extra) - 3} more' if len(extra) > 3 else ''}, which its test split has."
+                f"{dataset} in {data_dir} has no training recordings of the {task} {first_of(extra)}, which its test split has."
             )
     return recordings
