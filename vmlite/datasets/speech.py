@@ -150,7 +150,9 @@ class SpeechDataset:
         plain = LogMel(self.corpus.sample_rate, self.window, input_size).to(self.rows.device)
         index = torch.linspace(0, len(self) - 1, min(len(self), 1000), device=self.rows.device).long()
         std, mean = torch.std_mean(torch.cat([plain.decibels(self.batch(part)) for part in index.split(128)]))
-        return LogMel(self.corpus.sample_rate, self.window, input_size, mean.item(), max(std.item(), 1e-3)).to(self.rows.device)
+        return LogMel(self.corpus.sample_rate, self.window, input_size, mean.item(), max(std.item(), 1e-3)).to(
+            self.rows.device
+        )
 
     @torch.no_grad()
     def _computed(self) -> Tensor:
