@@ -18,14 +18,19 @@ from vmlite import evaluate as module
 from vmlite.datasets import ImageDataset, Splits
 from vmlite.evaluate import (
     METRICS,
+    balanced_percent,
+    classify,
     evaluate,
     evaluating,
     extract,
+    fit_labels,
     knn,
     labelled,
+    linear_predictions,
     linear_probe,
     mlp_probe,
     paper_probe,
+    percent,
     raw_input_accuracy,
     raw_inputs,
     standardise,
@@ -130,6 +135,34 @@ def test_constant_features_do_no_harm(probe):
     (x, y), (x_test, y_test) = blobs(300, 0), blobs(100, 1)
     x, x_test = (torch.cat([t, torch.full((len(t), 2), 0.7)], 1) for t in (x, x_test))
     assert probe(x, y, x_test, y_test) == 100
+
+
+def test_more_features_than_examples_give_the_same_classifier():
+    """Rotated into the span of the examples; against the same solver on all features."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (60,), generator=generator)
+    x, x_test = (torch.randn(n, 400, generator=generator) for n in (60, 200))
+    x[:, 0] += 3 * y
+    a, b = standardise(x, x_test)
+    model = sklearn.linear_model.LogisticRegression(C=1 / (0.01 * 60), tol=1e-6, max_iter=5000).fit(
+        a.numpy(), y.numpy()
+    )
+    direct = torch.as_tensor(model.predict(b.numpy()))
+    assert (linear_predictions(x, y, x_test, l2=0.01) == direct).float().mean() >= 0.99
+    assert len(direct.unique()) == 3
+
+
+def test_balanced_percent_weighs_classes_alike():
+    y = torch.tensor([0] * 8 + [1] * 2)
+    told = torch.tensor([0] * 8 + [1, 0])
+    assert percent(told, y) == pytest.approx(90)
+    assert balanced_percent(told, y) == pytest.approx(75)
+    assert balanced_percent(torch.zeros(10), y) == pytest.approx(50)
+
+
+def test_fit_labels_and_classify_are_what_supervised_measures(recipe, easy):
+    encoder = fit_labels(recipe, easy.train, epochs=5, progress=False)
+    assert percent(*classify(encoder, easy.test)) == supervised(recipe, easy, epochs=5, progress=False)
 
 
 @pytest.mark.parametrize("l2", [1e-4, 0.01, 1.0])

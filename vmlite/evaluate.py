@@ -82,17 +82,28 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def linear_probe(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, l2: float = L2) -> float:
-    """Multinomial logistic regression on standardised features, solved to convergence with L-BFGS.
+    """Percent of the test examples that `linear_predictions` gets right."""
+    return percent(linear_predictions(x, y, x_test, l2), y_test)
 
-    Minimises the mean cross entropy plus l2 / 2 times the squared norm of the weights.
+
+def linear_predictions(x: Tensor, y: Tensor, x_test: Tensor, l2: float = L2) -> Tensor:
+    """Classes (N_test,) by multinomial logistic regression on standardised features, solved to convergence with L-BFGS.
+
+    Minimises the mean cross entropy plus l2 / 2 times the squared norm of the weights. The best weights lie in the span
+    of the training examples, so more features than examples are first rotated into it: the same classifier, sooner.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     x, x_test = standardise(x.float(), x_test.float())
+    if x.shape[1] > len(x):
+        size, basis = torch.linalg.eigh((x @ x.T).double())
+        kept = size > 1e-9 * size[-1]
+        rotation = (basis[:, kept] / size[kept].sqrt()).float()
+        x, x_test = (x @ x.T) @ rotation, (x_test @ x.T) @ rotation
     with threadpool_limits(1):  # L-BFGS on matrices of this size is slower with more threads
         model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-4, max_iter=2000).fit(x.cpu().numpy(), y.cpu().numpy())
-    return 100 * float((model.predict(x_test.cpu().numpy()) == y_test.cpu().numpy()).mean())
+    return torch.as_tensor(model.predict(x_test.cpu().numpy()), device=y.device)
 
 
 def knn(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, k: int = 20, temperature: float = 0.07) -> float:
@@ -117,7 +128,7 @@ def mlp_probe(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, hidden: int 
         optimizer = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=1e-4)
         _fit(lambda index: net(x[index]), y, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR, epochs, 256)
     with evaluating(net), torch.no_grad():
-        return _percent(net(x_test), y_test)
+        return percent(net(x_test).argmax(1), y_test)
 
 
 def paper_probe(
@@ -153,16 +164,21 @@ def paper_probe(
 
         _fit(lambda index: classifier(features(part[index])), y, optimizer, drops, epochs, batch_size, progress)
     with torch.no_grad():
-        return _percent(classifier(extract(run.encoder, test, pool, part_test)), test.targets[task][part_test])
+        logits = classifier(extract(run.encoder, test, pool, part_test))
+    return percent(logits.argmax(1), test.targets[task][part_test])
 
 
 def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 10, progress: bool = True) -> float:
-    """Test accuracy of the recipe's encoder trained from scratch on the labels: what the network can do at best.
+    """Test accuracy of the recipe's encoder trained from scratch on the labels: what the network can do at best."""
+    return percent(*classify(fit_labels(recipe, data.train, task, epochs, progress), data.test, task))
+
+
+def fit_labels(recipe: Recipe, train: Dataset, task: str = "class", epochs: int = 10, progress: bool = True) -> Encoder:
+    """The recipe's encoder trained from scratch on the labels; its embedding holds the logits of the classes.
 
     SGD with Nesterov momentum .9, weight decay 5e-4, one cycle of the learning rate up to .1, no augmentation.
     """
-    train, test = data
-    part, part_test = labelled(train, task), labelled(test, task)
+    part = labelled(train, task)
     y = train.targets[task][part]
     with seeded("supervised", recipe.seed):
         encoder = place(build_encoder(recipe.replace(embedding_dim=len(train.classes[task])), train), y.device)
@@ -175,9 +191,15 @@ def supervised(recipe: Recipe, data: Splits, task: str = "class", epochs: int = 
             lambda index: encoder(train.inputs(part[index], random=True)), y, optimizer, cycle, epochs, recipe.batch_size,
             progress,
         )  # fmt: skip
+    return encoder
+
+
+def classify(encoder: Encoder, test: Dataset, task: str = "class") -> tuple[Tensor, Tensor]:
+    """The classes that an encoder from `fit_labels` tells, and the true ones, of the labelled examples."""
+    part = labelled(test, task)
     with evaluating(encoder), torch.no_grad():
-        logits = torch.cat([encoder(test.inputs(index)) for index in part_test.split(512)])
-    return _percent(logits, test.targets[task][part_test])
+        logits = torch.cat([encoder(test.inputs(index)) for index in part.split(512)])
+    return logits.argmax(1), test.targets[task][part]
 
 
 def _fit(
@@ -200,8 +222,14 @@ def _fit(
             scheduler.step()
 
 
-def _percent(logits: Tensor, y: Tensor) -> float:
-    return 100 * float((logits.argmax(1) == y).float().mean())
+def percent(predicted: Tensor, y: Tensor) -> float:
+    """Accuracy: the share of examples whose class is told, in percent."""
+    return 100 * float((predicted == y).double().mean())
+
+
+def balanced_percent(predicted: Tensor, y: Tensor) -> float:
+    """Class-balanced accuracy: the mean over the classes that occur in `y` of each one's accuracy, in percent."""
+    return sum(percent(predicted[y == c], y[y == c]) for c in y.unique()) / len(y.unique())
 
 
 FROZEN_METRICS: dict[str, tuple[bool, Callable[[Tensor, Tensor, Tensor, Tensor], float]]] = {
