@@ -51,7 +51,7 @@ class Recipe:
     input_size: int | None = None  # side of images and spectrograms; None: as stored, spectrograms 64
     sample_rate: int | None = None  # of recordings, in Hz; None: the data set's, as for the next two
     window_seconds: float | None = None  # length of an example cut from a recording
-    held_out: str | None = None  # speakers whose recordings are only tested on
+    held_out: str | None = None  # speakers or participants whose recordings are only tested on
     skip_bad: bool = False  # leave out recordings that cannot be read
     # views
     views: str = "viewmaker"
@@ -134,6 +134,9 @@ PAPER_IMAGES = Recipe()
 PAPER_SPEECH = Recipe(  # section 5
     dataset="librispeech-100", input_size=64, sample_rate=16000, window_seconds=150_526 / 16_000, stem="standard", batch_size=128
 )  # fmt: skip
+PAPER_SENSORS = Recipe(  # section 6
+    dataset="pamap2", input_size=32, window_seconds=10, train_size=10000, batch_size=128
+)  # fmt: skip
 
 THIN: dict[str, Any] = {  # what fits two CPU cores
     "encoder_width": 16, "viewmaker_width": 8, "update": "joint", "loss_form": "released", "encoder_lr": 0.1,
@@ -164,6 +167,17 @@ PRESETS: dict[str, dict[str, Recipe]] = {
         "paper-960": PAPER_SPEECH.replace(
             dataset="librispeech-960", input_size=112, encoder="resnet50", head="mlp",
         ),
+    },
+    "sensors": {
+        "quick": PAPER_SENSORS.replace(
+            dataset="motions", input_size=16, window_seconds=4.9, train_size=5000, test_size=1500, eps=0.1, epochs=5,
+            **THIN,
+        ),
+        "small": PAPER_SENSORS.replace(
+            eps=0.1, epochs=3, batch_size=64,
+            **THIN,
+        ),
+        "paper": PAPER_SENSORS,
     },
 }  # fmt: skip
 

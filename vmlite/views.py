@@ -16,8 +16,12 @@ from vmlite.viewmaker import check_budget, perturb
 EXPERTS = {
     "images": ("expert", "expert:crop-flip"),
     "speech": ("expert:time", "expert:spectral", "expert:spectral-noise"),
+    "sensors": ("expert:spectral", "expert:spectral-noise"),
 }
-VIEWS = ("viewmaker", "viewmaker:untrained", "viewmaker:deterministic", "noise", *EXPERTS["images"], *EXPERTS["speech"])
+VIEWS = (
+    "viewmaker", "viewmaker:untrained", "viewmaker:deterministic", "noise",
+    *dict.fromkeys(name for names in EXPERTS.values() for name in names),
+)  # fmt: skip
 
 
 class L1Noise(nn.Module):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vmlite.datasets import images, speech
+from vmlite.datasets import images, sensors, speech
 from vmlite.datasets.base import Dataset, Options, Splits
 from vmlite.datasets.images import ImageDataset
+from vmlite.datasets.sensors import SensorDataset
 from vmlite.datasets.speech import SpeechDataset
 from vmlite.environment import find_device, project_path
 
-__all__ = ["DATASETS", "TOPICS", "Dataset", "ImageDataset", "SpeechDataset", "Splits", "load"]
+__all__ = ["DATASETS", "TOPICS", "Dataset", "ImageDataset", "SensorDataset", "SpeechDataset", "Splits", "load"]
 
-TOPICS = {"images": tuple(images.LOADERS), "speech": tuple(speech.LOADERS)}
+TOPICS = {"images": tuple(images.LOADERS), "speech": tuple(speech.LOADERS), "sensors": tuple(sensors.LOADERS)}
 DATASETS = tuple(name for names in TOPICS.values() for name in names)
-_LOADERS = {**images.LOADERS, **speech.LOADERS}
+_LOADERS = {**images.LOADERS, **speech.LOADERS, **sensors.LOADERS}
 
 
 def load(dataset: str, data_dir: str | Path | None = None, device: str = "auto", **options: Any) -> Splits:

@@ -15,7 +15,7 @@ class Dataset(Protocol):
 
     Attributes:
         name: as it appears in the tables of results.
-        topic: "images" or "speech".
+        topic: "images", "speech" or "sensors".
         targets: for each task the labels (N,) of all examples; -1 where an example takes no part in the task.
         classes: for each task the names of its classes.
         front_end: module that turns a raw batch into network input (N, C, H, W).
@@ -87,7 +87,7 @@ class Options:
         train_size, test_size: how many examples to generate, or at most to keep.
         sample_rate: recordings are resampled to it, in Hz.
         window_seconds: length of an example that is cut from a recording.
-        held_out: speakers, separated by commas, whose recordings are only tested on.
+        held_out: speakers or participants, separated by commas, whose recordings are only tested on.
         skip_bad: leave out recordings that cannot be read.
     """
 

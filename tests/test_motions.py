@@ -1,0 +1,159 @@
+"""Generated wearable sensors: the file format of Pamap2, and movements that are where they were asked to be."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+
+from vmlite.datasets.synthetic import motions
+from vmlite.datasets.synthetic.motions import ACTIVITIES, COLUMNS, GRAVITY, PARTICIPANTS, RATE, record, text
+
+UNITS = {"hand": 3, "chest": 20, "ankle": 37}  # the first column of each
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Participant 101."""
+    return record(101, 7)
+
+
+def bouts(rows: np.ndarray, activity: int) -> list[np.ndarray]:
+    """The rows of each bout of an activity."""
+    at = np.flatnonzero(rows[:, 1] == activity)
+    return [rows[part] for part in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)]
+
+
+def columns(rows: np.ndarray, unit: str, first: int, count: int = 3) -> np.ndarray:
+    """Some of a unit's columns, without the rows that were lost."""
+    start = UNITS[unit] + first
+    part = rows[:, start : start + count]
+    return part[~np.isnan(part[:, 0])]
+
+
+def test_a_recording_has_54_columns_and_lasts_ten_minutes_or_more(rows):
+    assert rows.shape[1] == COLUMNS == 54
+    assert len(rows) >= 10 * 60 * RATE
+
+
+def test_timestamps_are_ten_milliseconds_apart_in_the_file(rows):
+    written = [line.split()[0] for line in text(rows[:3000]).splitlines()]
+    assert written == [b"%.2f" % (5 + i / 100) for i in range(3000)]
+
+
+def test_every_activity_has_two_bouts_of_half_a_minute_with_transients_between(rows):
+    assert set(rows[:, 1]) == {0, *ACTIVITIES}
+    assert all(len(bouts(rows, activity)) == 2 for activity in ACTIVITIES)
+    lengths = [len(bout) for activity in ACTIVITIES for bout in bouts(rows, activity)]
+    assert min(lengths) >= 28 * RATE
+    assert max(lengths) <= 32 * RATE
+    edges = rows[np.flatnonzero(np.diff(rows[:, 1])), 1], rows[np.flatnonzero(np.diff(rows[:, 1])) + 1, 1]
+    assert ((edges[0] == 0) | (edges[1] == 0)).all()
+
+
+def test_heart_rate_is_in_every_eleventh_row_and_rises_with_effort(rows):
+    assert np.array_equal(~np.isnan(rows[:, 2]), np.arange(len(rows)) % 11 == 0)
+    heart = rows[::11, 2]
+    assert np.array_equal(heart, np.round(heart))
+    assert heart.min() > 40
+    assert heart.max() < 220
+
+    def late(activity: int) -> float:
+        return np.mean([np.nanmean(bout[-500:, 2]) for bout in bouts(rows, activity)])
+
+    assert np.mean([late(5), late(24)]) > np.mean([late(1), late(2)])
+
+
+def test_missing_rows_of_a_unit_are_missing_in_all_its_columns_and_rare(rows):
+    for start in UNITS.values():
+        missing = np.isnan(rows[:, start : start + 17])
+        assert np.array_equal(missing.all(1), missing.any(1))
+        assert 0 < missing[:, 0].mean() < 0.01
+    assert not np.isnan(rows[:, :2]).any()
+
+
+def test_the_same_seed_gives_the_same_recording_and_another_seed_or_participant_does_not(rows):
+    assert np.array_equal(rows, record(101, 7), equal_nan=True)
+    other = record(102, 7)
+    n = min(len(rows), len(other))
+    assert not np.allclose(rows[:n, 4:7], other[:n, 4:7], equal_nan=True)
+    orders = [[k for k in r[np.flatnonzero(np.diff(r[:, 1])) + 1, 1] if k] for r in (rows, other, record(101, 8))]
+    assert orders[0] != orders[1]
+    assert orders[0] != orders[2]
+
+
+def test_lying_still_the_units_weigh_gravity(rows):
+    for unit in UNITS:
+        for bout in bouts(rows, 1):
+            mean = columns(bout, unit, 1).mean(0)
+            assert np.linalg.norm(mean) == pytest.approx(GRAVITY, abs=0.5)
+
+
+def test_the_chest_is_upright_walking_and_level_lying(rows):
+    along = {a: np.mean([abs(columns(b, "chest", 3, 1).mean()) for b in bouts(rows, a)]) for a in (1, 4)}
+    assert along[1] < 0.6 * GRAVITY < along[4]
+
+
+def test_both_accelerometers_agree_below_6_g_and_the_second_stops_there(rows):
+    for unit in UNITS:
+        wide, narrow = columns(rows, unit, 1), columns(rows, unit, 4)
+        below = (np.abs(wide) < 5.5 * GRAVITY) & (np.abs(narrow) < 5.5 * GRAVITY)
+        assert np.abs(wide - narrow)[below].mean() < 0.5
+        assert np.abs(narrow).max() <= 6 * GRAVITY
+        assert np.abs(wide).max() <= 16 * GRAVITY
+    assert np.abs(columns(rows, "ankle", 1)).max() > 6 * GRAVITY
+
+
+def test_the_magnetometer_turns_with_the_gyroscope(rows):
+    bout = bouts(rows, 6)[0]
+    part = bout[:, UNITS["ankle"] : UNITS["ankle"] + 13]
+    part = part[~np.isnan(part[:, 0])]
+    rate, field = part[:, 7:10], part[:, 10:13] - part[:, 10:13].mean(0)
+    rate, field = (np.abs(np.fft.rfft(v - v.mean(0), axis=0)).sum(1) for v in (rate, field))
+    frequency = np.fft.rfftfreq(len(part), 1 / RATE)
+    band = (frequency > 0.7) & (frequency < 1.7)
+    assert frequency[band][rate[band].argmax()] == pytest.approx(frequency[band][field[band].argmax()], abs=0.1)
+
+
+def test_walking_has_its_cadence_in_the_ankle_and_twice_that_in_the_chest(rows):
+    low, high = ACTIVITIES[4].cadence
+    for bout in bouts(rows, 4):
+        peaks = []
+        for signal in (columns(bout, "ankle", 7), columns(bout, "chest", 3, 1)):
+            power = np.square(np.abs(np.fft.rfft(signal - signal.mean(0), axis=0))).sum(1)
+            frequency = np.fft.rfftfreq(len(signal), 1 / RATE)
+            band = (frequency > 0.5) & (frequency < 2.5)
+            peaks.append(frequency[band][power[band].argmax()])
+        assert low - 0.15 < peaks[0] < high + 0.15
+        assert peaks[1] == pytest.approx(2 * peaks[0], abs=0.15)
+
+
+def test_text_is_read_back_to_its_last_decimal(rows):
+    part = rows[4000:6000]
+    written = text(part)
+    assert written.endswith(b"\n")
+    assert written.count(b"\n") == len(part)
+    assert b"  " not in written
+    assert b"-0.000" not in written
+    back = np.loadtxt(io.BytesIO(written))
+    assert np.array_equal(np.isnan(back), np.isnan(part))
+    np.testing.assert_allclose(back, part, atol=0.000501, rtol=0)
+
+
+def test_text_writes_signs_zeros_whole_numbers_and_missing_values_as_pamap2_does():
+    row = np.zeros((1, COLUMNS))
+    row[0, :6] = 8.38, 24, np.nan, -0.0004, -12.3456, 156.96
+    assert text(row).split()[:6] == [b"8.38", b"24", b"NaN", b"0.000", b"-12.346", b"156.960"]
+
+
+def test_write_makes_nine_whole_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(motions, "record", lambda participant, seed: np.full((2, COLUMNS), participant + seed))
+    motions.write(tmp_path, seed=1, progress=False)
+    names = sorted(os.listdir(tmp_path / "Protocol"))
+    assert names == [f"subject{p}.dat" for p in PARTICIPANTS]
+    assert (tmp_path / "Protocol" / "subject109.dat").read_bytes().startswith(b"110.00 110 110 110.000 ")
+
+
+def test_an_unknown_participant_is_refused():
+    with pytest.raises(ValueError, match="from 101 to 109, got 5"):
+        record(5)
