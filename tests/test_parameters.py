@@ -28,6 +28,13 @@ def read(tmp_path):
     return call
 
 
+def test_a_parameter_that_only_other_notebooks_have_is_refused(read):
+    own = "eps = None\nseed = None"
+    assert read(In=["", own, "# Parameters\nseed = 3\n"], seed=3).recipe.seed == 3
+    with pytest.raises(ValueError, match="unknown parameter 'metrics'; choose from eps, seed"):
+        read(In=["", own, "# Parameters\nmetrics = 'knn_accuracy'\n"], metrics="knn_accuracy")
+
+
 def test_nothing_given_means_the_quick_preset(read, tmp_path):
     settings = read()
     assert settings.preset == "quick"
@@ -115,7 +122,8 @@ def test_bad_values_are_refused(read, parameter, message):
 
 def test_unknown_parameter_in_papermills_cell_is_refused(read):
     with pytest.raises(ValueError, match="unknown parameter 'epsilon'") as raised:
-        read(In=["", "eps = None", "# Parameters\neps = 0.1\nepsilon = 0.1\n", "read_parameters(...)"])
+        own = "\n".join(f"{name} = None" for name in COMMON)
+        read(In=["", own, "# Parameters\neps = 0.1\nepsilon = 0.1\n", "read_parameters(...)"])
     assert all(name in str(raised.value) for name in COMMON)
     with pytest.raises(ValueError, match="Did you mean 'batch_size'"):
         read(In=["# Parameters\nbatchsize = 3\n"])

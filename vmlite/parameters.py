@@ -61,8 +61,9 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device and for an
     `out_dir` that cannot be written to.
     """
-    for name in _injected(namespace):
-        one_of("parameter", name, COMMON)
+    own, injected = _assigned(namespace)
+    for name in injected:
+        one_of("parameter", name, [known for known in COMMON if known in own] or COMMON)
     given = {name: namespace[name] for name in COMMON if namespace.get(name) is not None}
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
@@ -117,8 +118,15 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def _injected(namespace: dict[str, Any]) -> list[str]:
-    """Names assigned in the cell that papermill put in, which it begins with a comment of its own."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
-    nodes = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+def _assigned(namespace: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Names assigned in the parameters cell, and in the one that papermill put after it with a comment of its own."""
+    cells = [str(cell) for cell in namespace.get("In", [])]
+    place = next((i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), None)
+    if place is None:
+        return [], []
+    return _names_in(cells[max(place - 1, 0)]), _names_in(cells[place])
+
+
+def _names_in(cell: str) -> list[str]:
+    nodes = [node for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
     return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]

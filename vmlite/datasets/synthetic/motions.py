@@ -173,7 +173,7 @@ def perform(
         phase = np.cumsum(pace) / RATE + rng.uniform()
         works = spells(rng, length, what.work, what.pause)
         fade = np.sin(np.pi / 2 * np.clip(np.minimum(np.arange(length), np.arange(length)[::-1]) / EDGE, 0, 1)) ** 2
-        strength = 0.4 * (vigour - 0.5) + rng.uniform(-0.4, 0.4)
+        strength = 0.4 * (vigour - 0.5) + rng.uniform(-0.35, 0.35)
         turned = np.cumsum((1 - works) * wander(rng, length, 3)) / RATE * np.radians(what.turn)
         away = 0 if name else rng.uniform(-np.pi, np.pi)
         heading[start:stop] = heading[max(start - 1, 0)] + turned + np.linspace(0, away, length)
@@ -205,9 +205,9 @@ def move(rng: np.random.Generator, part: Part, phase: Array, gate: Array, lever:
     push = np.zeros((n, 3))
     push[:, 0] = lever * np.gradient(np.gradient(angle[:, 1], 1 / RATE), 1 / RATE)
     bounce = sum(np.cos(2 * np.pi * k * (part.bounces * phase + lag[2])) / k**2 for k in (1, 2, 3))
-    push[:, 2] = gate * part.bounce * bounce * np.exp(rng.uniform(-0.4, 0.6))
+    push[:, 2] = gate * part.bounce * bounce * np.exp(rng.uniform(-0.1, 0.2))
     if part.strike:
-        hard = part.strike * np.exp(rng.uniform(-0.5, 0.9))
+        hard = part.strike * np.exp(rng.uniform(-0.1, 0.3))
         hits = np.zeros(n)
         for place, weight in part.strikes:
             at = np.flatnonzero(np.diff(np.floor(phase - place + lag[3]))) + 1
@@ -260,7 +260,7 @@ def rattle(rng: np.random.Generator, stretches: list[Stretch]) -> Array:
         octaves = np.log(np.fft.rfftfreq(n, 1 / RATE).clip(0.3))[:, None]
         centres, widths = rng.uniform(np.log(3), np.log(45), 2), rng.uniform(0.3, 1, 2)
         shape = np.exp(-(((octaves - centres) / widths) ** 2)) @ np.exp(rng.uniform(-2, 2, 2))
-        shape *= np.exp(rng.uniform(-3.5, -0.8)) / np.sqrt(np.mean(shape**2))
+        shape *= np.exp(rng.uniform(-3.5, -0.5)) / np.sqrt(np.mean(shape**2))
         noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((n, 3)), axis=0) * shape[:, None], n, axis=0)
         made.append(noise * np.exp(0.3 * wander(rng, n, 4))[:, None])
     return np.concatenate(made)
