@@ -246,3 +246,20 @@ def test_a_step_on_nine_channels_of_20_by_31_changes_both_players():
         assert run.views(run.draw(torch.arange(4))).shape == (4, 9, 20, 31)
         moved = [not torch.equal(a, b) for a, b in zip(after, before, strict=True)]
         assert sum(moved) > 0.8 * len(moved)
+
+
+@pytest.mark.parametrize("name", ["small", "paper"])
+def test_presets_take_a_step_at_their_own_size(name):
+    data = dataset([noisy("1")])
+    recipe = preset(name, "sensors", batch_size=4, device="cpu")
+    run = start(recipe, data)
+    next(pretrain(run))
+    assert run.train.shape == (52, 32, 32)
+    assert run.encoder.net.conv1.kernel_size == (3, 3)
+    assert run.history[0].isfinite().all()
+
+
+def test_the_quick_preset_fits_its_window():
+    recipe = preset("quick", "sensors")
+    window = round(recipe.window_seconds * pamap2.SAMPLE_RATE)
+    assert LogSpectrogram(window, recipe.input_size)(torch.randn(2, 3, window)).shape == (2, 3, 16, 16)
