@@ -61,9 +61,9 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device and for an
     `out_dir` that cannot be written to.
     """
-    own, injected = _assigned(namespace)
+    offered, injected = _assigned(namespace)
     for name in injected:
-        one_of("parameter", name, [known for known in COMMON if known in own] or COMMON)
+        one_of("parameter", name, [known for known in COMMON if known in offered] or COMMON)
     given = {name: namespace[name] for name in COMMON if namespace.get(name) is not None}
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}

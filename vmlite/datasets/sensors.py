@@ -67,11 +67,14 @@ class LogSpectrogram(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        parts = x.split(8) if x.device.type == "cpu" else [x]  # what fits the processor's cache is three times as fast
-        made = torch.cat([self.logarithm(part) for part in parts])
-        if self.mean is None or self.std is None:
-            return made
-        return made.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        together = 8 if x.device.type == "cpu" else len(x)  # on a CPU what fits its cache is several times as fast
+        made = x.new_empty((*x.shape[:2], self.size, self.size))
+        for part, place in zip(x.split(together), made.split(together), strict=True):
+            y = self.logarithm(part)
+            if self.mean is not None and self.std is not None:
+                y = y.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+            place.copy_(y)
+        return made
 
 
 class SensorDataset:
