@@ -121,8 +121,8 @@ def test_bad_values_are_refused(read, parameter, message):
 
 
 def test_unknown_parameter_in_papermills_cell_is_refused(read):
+    own = "\n".join(f"{name} = None" for name in COMMON)
     with pytest.raises(ValueError, match="unknown parameter 'epsilon'") as raised:
-        own = "\n".join(f"{name} = None" for name in COMMON)
         read(In=["", own, "# Parameters\neps = 0.1\nepsilon = 0.1\n", "read_parameters(...)"])
     assert all(name in str(raised.value) for name in COMMON)
     with pytest.raises(ValueError, match="Did you mean 'batch_size'"):
