@@ -29,7 +29,7 @@ class LogSpectrogram(nn.Module):
     """Windows (N, C, T) to normalised log spectrograms (N, C, size, size), one a channel: the front end of section 6.
 
     Rows are frequencies from 0 to half the sample rate, columns moments. Power of a Hann-windowed Fourier transform of
-    2 size - 1 samples, written as a convolution: on a CPU three times as fast as torchaudio's for such short windows.
+    2 size - 1 samples, written as a convolution: on a CPU about twice as fast as torchaudio's for such short windows.
 
     Args:
         window: T, in samples.
@@ -61,18 +61,19 @@ class LogSpectrogram(nn.Module):
         padded = F.pad(x, (self.size - 1, self.size - 1), mode="reflect").reshape(
             -1, 1, x.shape[-1] + 2 * self.size - 2
         )
-        parts = F.conv1d(padded, self.basis, stride=self.hop)[..., : self.size]
-        real, imaginary = parts.square().chunk(2, 1)
-        return (real + imaginary).add_(1e-6).log_().view(*x.shape[:2], self.size, self.size)
+        parts = F.conv1d(padded, self.basis, stride=self.hop)[..., : self.size].square()
+        return (
+            (parts[:, : self.size] + parts[:, self.size :]).add_(1e-6).log_().view(*x.shape[:2], self.size, self.size)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        together = 8 if x.device.type == "cpu" else len(x)  # on a CPU what fits its cache is several times as fast
+        together = 16 if x.device.type == "cpu" else len(x)  # on a CPU what fits its cache is faster
         made = x.new_empty((*x.shape[:2], self.size, self.size))
         for part, place in zip(x.split(together), made.split(together), strict=True):
             y = self.logarithm(part)
             if self.mean is not None and self.std is not None:
-                y = y.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+                y = y.sub_(self.mean[:, None, None]).mul_(1 / self.std[:, None, None])
             place.copy_(y)
         return made
 
