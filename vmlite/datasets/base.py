@@ -71,6 +71,12 @@ def first_of(names: Sequence[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
+def check_count(data: Dataset, n: int) -> None:
+    """Raise ValueError unless the data set has n examples, and n is at least 1."""
+    if not 1 <= n <= len(data):
+        raise ValueError(f"{n} examples were asked of {data.name}, which has {len(data)}.")
+
+
 class Splits(NamedTuple):
     """A data set's training and test examples."""
 

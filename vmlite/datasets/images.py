@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite.datasets.base import Options, Splits, first_of
+from vmlite.datasets.base import Options, Splits, check_count, first_of
 from vmlite.datasets.synthetic import spirograph
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -80,8 +80,7 @@ class ImageDataset:
         """See `vmlite.datasets.Dataset`."""
         if n is None or n == len(self):
             return self
-        if not 1 <= n <= len(self):
-            raise ValueError(f"{n} examples were asked of {self.name}, which has {len(self)}.")
+        check_count(self, n)
         targets = {task: labels[:n] for task, labels in self.targets.items()}
         return ImageDataset(self.name, self.images[:n], targets, self.classes, (self.mean, self.std))
 

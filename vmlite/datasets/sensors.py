@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmlite.datasets import pamap2
-from vmlite.datasets.base import Options, Splits, first_of
+from vmlite.datasets.base import Options, Splits, check_count, first_of
 from vmlite.datasets.corpus_files import alone
 from vmlite.datasets.pamap2 import Recording
 from vmlite.datasets.synthetic import motions
@@ -151,8 +151,7 @@ class SensorDataset:
         """See `vmlite.datasets.Dataset`."""
         if n is None or n == len(self):
             return self
-        if not 1 <= n <= len(self):
-            raise ValueError(f"{n} examples were asked of {self.name}, which has {len(self)}.")
+        check_count(self, n)
         return self._like(self.samples, self.cells[:n], {task: y[:n] for task, y in self.targets.items()})
 
     def to(self, device: torch.device) -> Self:

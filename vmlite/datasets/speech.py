@@ -16,7 +16,7 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite.datasets.base import Options, Splits, first_of
+from vmlite.datasets.base import Options, Splits, check_count, first_of
 from vmlite.datasets.corpus import PADDING, Corpus, cache, in_memory
 from vmlite.datasets.speech_folders import SPEECH_FOLDERS
 from vmlite.datasets.synthetic import voices
@@ -129,8 +129,7 @@ class SpeechDataset:
         """See `vmlite.datasets.Dataset`."""
         if n is None or n == len(self):
             return self
-        if not 1 <= n <= len(self):
-            raise ValueError(f"{n} examples were asked of {self.name}, which has {len(self)}.")
+        check_count(self, n)
         return self._like(self.corpus, self.rows[:n], {task: y[:n] for task, y in self.targets.items()})
 
     def _like(
