@@ -112,6 +112,22 @@ def test_windows_reach_past_the_last_recording(recordings, folder):
     assert not cut[0, 455:].any()
 
 
+def test_windows_of_a_file_are_asked_for_ahead_and_are_those_of_memory(recordings, folder):
+    mapped = made(recordings, folder)
+    assert mapped.mapped is not None
+    loaded = dataclasses.replace(mapped, samples=mapped.samples.clone(), mapped=None)
+    rows, tail = torch.arange(len(mapped)), torch.ones(len(mapped), dtype=torch.long)
+    assert torch.equal(mapped.windows(rows, 300, tail), loaded.windows(rows, 300, tail))
+
+
+@pytest.mark.parametrize(("memory", "stays"), [(10, True), (10**9, False)])
+def test_a_file_moves_to_a_device_only_where_it_fits(memory, stays, recordings, folder, monkeypatch):
+    monkeypatch.setattr(module, "total_memory", lambda device: memory)
+    mapped = made(recordings, folder)
+    assert (mapped.to(torch.device("cpu")) is mapped) == stays
+    assert (mapped.to(torch.device("meta")).samples.device.type == "cpu") == stays
+
+
 def test_floats_become_int16_by_rounding_and_clipping():
     waves = torch.tensor([[0.5, -1.0, 1.0, 1.5, 0.4 / 32768, 0.6 / 32768]])
     corpus = in_memory(waves, RATE, {"word": ["a"]}, ["train"])

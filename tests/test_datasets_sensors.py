@@ -46,6 +46,12 @@ def dataset(recordings, n=None, window=1000, activities=TWELVE) -> SensorDataset
     return SensorDataset("small", samples, cells, {"activity": labels}, {"activity": activities}, window, 32, front_end)
 
 
+def test_a_stretch_shorter_than_a_window_gives_none_and_leaves_labels_whole_numbers():
+    cells, labels = grid([recording("1", [(4, 300)], gaps=(40,))], 100, None, TWELVE)
+    assert labels.dtype == torch.long
+    assert cells[:, 0].min() >= 40
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1, 4, 24]), st.integers(100, 900)), min_size=1, max_size=6),
@@ -221,7 +227,7 @@ def test_generated_recordings_are_written_once(tmp_path, monkeypatch):
             (folder / "Protocol" / f"subject10{participant}.dat").write_text(text)
 
     monkeypatch.setattr(sensors, "project_path", lambda path: tmp_path / path)
-    monkeypatch.setattr(sensors.motions, "write", write)
+    monkeypatch.setattr(sensors.motion_files, "write", write)
     for _ in range(2):
         train, _ = sensors.LOADERS["motions"](tmp_path, Options())
     assert train.name == "motions"

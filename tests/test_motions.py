@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from vmlite.datasets.synthetic import motions
-from vmlite.datasets.synthetic.motions import ACTIVITIES, COLUMNS, GRAVITY, PARTICIPANTS, RATE, record, text
+from vmlite.datasets.synthetic import motion_files
+from vmlite.datasets.synthetic.motion_files import text
+from vmlite.datasets.synthetic.motions import ACTIVITIES, COLUMNS, GRAVITY, PARTICIPANTS, RATE, record
 
 UNITS = {"hand": 3, "chest": 20, "ankle": 37}  # the first column of each
 
@@ -41,12 +42,12 @@ def test_timestamps_are_ten_milliseconds_apart_in_the_file(rows):
     assert written == [b"%.2f" % (5 + i / 100) for i in range(3000)]
 
 
-def test_every_activity_has_two_bouts_of_half_a_minute_with_transients_between(rows):
+def test_every_activity_has_five_bouts_of_a_quarter_of_a_minute_with_transients_between(rows):
     assert set(rows[:, 1]) == {0, *ACTIVITIES}
-    assert all(len(bouts(rows, activity)) == 2 for activity in ACTIVITIES)
+    assert all(len(bouts(rows, activity)) == 5 for activity in ACTIVITIES)
     lengths = [len(bout) for activity in ACTIVITIES for bout in bouts(rows, activity)]
-    assert min(lengths) >= 28 * RATE
-    assert max(lengths) <= 32 * RATE
+    assert min(lengths) >= 12 * RATE
+    assert max(lengths) <= 15 * RATE
     edges = rows[np.flatnonzero(np.diff(rows[:, 1])), 1], rows[np.flatnonzero(np.diff(rows[:, 1])) + 1, 1]
     assert ((edges[0] == 0) | (edges[1] == 0)).all()
 
@@ -147,8 +148,8 @@ def test_text_writes_signs_zeros_whole_numbers_and_missing_values_as_pamap2_does
 
 
 def test_write_makes_nine_whole_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(motions, "record", lambda participant, seed: np.full((2, COLUMNS), participant + seed))
-    motions.write(tmp_path, seed=1, progress=False)
+    monkeypatch.setattr(motion_files, "record", lambda participant, seed: np.full((2, COLUMNS), participant + seed))
+    motion_files.write(tmp_path, seed=1, progress=False)
     names = sorted(os.listdir(tmp_path / "Protocol"))
     assert names == [f"subject{p}.dat" for p in PARTICIPANTS]
     assert (tmp_path / "Protocol" / "subject109.dat").read_bytes().startswith(b"110.00 110 110 110.000 ")

@@ -280,3 +280,17 @@ def test_parameters_join_the_encoders_optimizer_and_buffers_the_checkpoint(recip
     fresh = other.objective.state_dict()
     assert state.keys() == fresh.keys()
     assert all(torch.equal(state[key], fresh[key]) for key in state)
+
+
+@pytest.mark.parametrize(("batch_norm", "sizes"), [("both", [8]), ("each", [4, 4])])
+def test_batch_norm_sees_both_views_together_or_each_alone(batch_norm, sizes):
+    seen = []
+
+    def encoder(x):
+        seen.append(len(x))
+        return x.flatten(1)
+
+    x = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = NTXent(batch_norm=batch_norm).loss(encoder, lambda x: x + 1, Batch(x, torch.arange(4)))
+    assert seen == sizes
+    torch.testing.assert_close(found, nt_xent((x + 1).flatten(1), (x + 1).flatten(1)))

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from vmlite.build import build_encoder, place
 from vmlite.datasets import Dataset, Splits
 from vmlite.encoders import Encoder
-from vmlite.pretrain import Run, build_encoder, frozen, place, seeded
+from vmlite.pretrain import Run, frozen, seeded
 from vmlite.recipes import Recipe
 
 L2 = 0.001

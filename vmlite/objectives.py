@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmlite import distributed
+
 Views = Callable[[Tensor], Tensor]
 NTXENT_FORMS = ("equation", "released")
 
@@ -67,18 +69,22 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, form: str = "equa
 class NTXent(Objective):
     """SimCLR's objective: two views of each example, `nt_xent` between their embeddings.
 
-    Both views go through the encoder in one call, so batch norm sees the statistics of both together.
+    Args:
+        temperature, form: see `nt_xent`.
+        batch_norm: "both" sends both views through the encoder in one call, so that batch norm takes its statistics
+            over them together; "each" makes two calls, as the authors' code does.
     """
 
-    def __init__(self, temperature: float = 0.07, form: str = "equation") -> None:
+    def __init__(self, temperature: float = 0.07, form: str = "equation", batch_norm: str = "both") -> None:
         super().__init__()
         if form not in NTXENT_FORMS:
             raise ValueError(f"the loss form must be one of {', '.join(NTXENT_FORMS)}, got {form!r}.")
-        self.temperature, self.form = temperature, form
+        self.temperature, self.form, self.batch_norm = temperature, form, batch_norm
 
     def loss(self, encoder: nn.Module, views: Views, batch: Batch) -> Tensor:
-        z1, z2 = encoder(torch.cat([views(batch.x), views(batch.x)])).chunk(2)
-        return nt_xent(z1, z2, self.temperature, self.form)
+        both = [views(batch.x), views(batch.x)]
+        z1, z2 = encoder(torch.cat(both)).chunk(2) if self.batch_norm == "both" else map(encoder, both)
+        return nt_xent(distributed.gather(z1), distributed.gather(z2), self.temperature, self.form)
 
 
 class InstDisc(Objective):
@@ -120,7 +126,7 @@ class InstDisc(Objective):
     def after_step(self) -> None:
         """Move the bank entries of the last batch towards its embeddings."""
         if self._last is not None:
-            index, z = self._last
+            index, z = map(distributed.gather, self._last)
             self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * z, dim=1)
             self._last = None
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmlite.distributed import check_processes
 from vmlite.environment import find_device, project_path
 from vmlite.evaluate import METRICS
 from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
-    "seed", "device", "precision", "resume", "metrics", "floors", "loss_form", "temperature", "input_size", "train_size", "test_size",
+    "seed", "device", "precision", "compile", "processes", "resume", "metrics", "floors", "loss_form", "temperature", "input_size", "train_size", "test_size",
     "sample_rate", "window_seconds", "held_out", "skip_bad",
 )  # fmt: skip
 DEFAULT_METRICS = "linear_accuracy,mlp_accuracy,knn_accuracy"
@@ -30,7 +31,7 @@ class Settings:
 
     `arms` are the recipes to compare, equal but for their views. `supervised` asks for the same network trained on
     labels beside them, `floors` for a linear classifier on the raw input and for a random encoder, `metrics` for these
-    numbers of each encoder.
+    numbers of each encoder, `processes` for pretraining on so many (see `vmlite.launch`).
     """
 
     notebook: str
@@ -42,6 +43,7 @@ class Settings:
     metrics: tuple[str, ...]
     out_dir: Path
     resume: bool
+    processes: int
     params: dict[str, Any]
 
     def checkpoint(self, recipe: Recipe) -> Path:
@@ -58,8 +60,8 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
         notebook: its name, such as "02_images"; the default `out_dir` is runs/<notebook>.
         defaults: further recipe fields that this notebook fixes.
 
-    Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device and for an
-    `out_dir` that cannot be written to.
+    Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device, for more
+    processes than devices or than the batch divides into, and for an `out_dir` that cannot be written to.
     """
     offered, injected = _assigned(namespace)
     for name in injected:
@@ -68,10 +70,12 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
     own = {name: value for name, value in given.items() if name in fields}
-    if "skip_bad" in own:
-        own["skip_bad"] = as_bool("skip_bad", own["skip_bad"])
+    own |= {name: as_bool(name, own[name]) for name in ("skip_bad", "compile") if name in own}
     recipe = preset(chosen, topic, **(defaults | own))
-    find_device(recipe.device)
+    processes = given.get("processes", 1)
+    check_processes(processes, recipe.device, recipe.batch_size)
+    if processes == 1:
+        find_device(recipe.device)
     views = _names(given.get("views", "noise,viewmaker"))
     if not set(views) - {"supervised"}:
         raise ValueError("views names none to pretrain with; give at least one, or None for noise,viewmaker.")
@@ -90,6 +94,7 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
         metrics=metrics,
         out_dir=writable(project_path(given.get("out_dir", f"runs/{notebook}"))),
         resume=as_bool("resume", given.get("resume")),
+        processes=processes,
         params=given,
     )
 

@@ -4,42 +4,49 @@
 Two updates exist. "alternating" is the paper's: a step of the encoder, then a step of the viewmaker on fresh views
 against the updated, frozen encoder. "joint" takes both steps from one forward and one backward pass: a gradient
 reversal between viewmaker and encoder turns the encoder's loss into the viewmaker's.
+
+    python -m vmlite.pretrain recipe.json --checkpoint runs/mine/viewmaker.pt
+    torchrun --standalone --nproc-per-node 2 -m vmlite.pretrain recipe.json --checkpoint runs/mine/viewmaker.pt
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import functools
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vmlite import checkpoint
-from vmlite.datasets import Dataset, SpeechDataset, Splits, load
+from vmlite import checkpoint, distributed, hardware
+from vmlite.build import build_encoder, build_objective, build_views, place, with_front_end
+from vmlite.datasets import Dataset, Splits, load
 from vmlite.datasets.base import Options
-from vmlite.encoders import ENCODERS, Encoder
-from vmlite.objectives import BYOL, Batch, InstDisc, NTXent, Objective, Views
+from vmlite.encoders import Encoder
+from vmlite.objectives import Batch, Objective, Views
 from vmlite.recipes import Recipe
 from vmlite.viewmaker import Viewmaker
-from vmlite.views import EXPERTS, ImageExpert, L1Noise
-from vmlite.views_speech import SpectralMasks, WaveformExpert
 
-M = TypeVar("M", bound=nn.Module)
+Losses = Callable[[Views, Batch], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Run:
     """A pretraining run and its state.
 
-    `views` maps a batch from `draw` to views that the encoder accepts. `history` (steps, 2) holds both players'
-    losses, on the device, NaN where a step is still to come.
+    `views` maps a batch from `draw` to views that the encoder accepts. `losses` are the objective's of both players, in
+    the form that each of them takes its gradient from. `history` (steps, 2) holds them, on the device, NaN where a step
+    is still to come.
     """
 
     recipe: Recipe
@@ -49,6 +56,7 @@ class Run:
     views: nn.Module
     raw_views: bool
     objective: Objective
+    losses: dict[str, Losses]
     optimizers: dict[str, torch.optim.Optimizer]
     history: Tensor
     step: int = 0
@@ -67,10 +75,11 @@ class Run:
         return {"encoder": self.encoder, "views": self.views, "objective": self.objective, **self.optimizers}
 
 
-def load_data(recipe: Recipe) -> Splits:
-    """The recipe's training and test examples, on its device."""
+def load_data(recipe: Recipe, device: torch.device | None = None) -> Splits:
+    """The recipe's training and test examples, on its device where no other is given."""
+    hardware.keep_memory()
     options = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Options)}
-    return load(recipe.dataset, recipe.data_dir, recipe.device, **options)
+    return load(recipe.dataset, recipe.data_dir, str(device or recipe.device), **options)
 
 
 def start(recipe: Recipe, train: Dataset) -> Run:
@@ -81,7 +90,9 @@ def start(recipe: Recipe, train: Dataset) -> Run:
     n = len(train)
     if recipe.batch_size > n:
         raise ValueError(f"batch_size is {recipe.batch_size}, but there are only {n} training examples; lower it.")
+    distributed.check_batch(distributed.processes(), recipe.batch_size)
     device = train.batch(torch.zeros(1, dtype=torch.long)).device
+    hardware.check_precision(recipe.precision, device)
     with seeded(recipe.seed):
         encoder = place(build_encoder(recipe, train), device)
         views, raw_views = with_front_end(build_views(recipe, train), train.front_end)
@@ -89,41 +100,55 @@ def start(recipe: Recipe, train: Dataset) -> Run:
     if recipe.update == "joint" and not objective.zero_sum:
         raise ValueError(f"update 'joint' needs a zero-sum objective, {recipe.objective} is not: use 'alternating'.")
     views = place(views, device)
+    if recipe.compile:
+        hardware.compile_networks([encoder, *(view for view in views if isinstance(view, Viewmaker))], device)
     learned = [p for module in (encoder, objective) for p in module.parameters() if p.requires_grad]
     optimizers: dict[str, torch.optim.Optimizer] = {
         "encoder_optimizer": torch.optim.SGD(
-            learned, recipe.encoder_lr, momentum=recipe.encoder_momentum, weight_decay=recipe.weight_decay
+            learned, recipe.encoder_lr, momentum=recipe.encoder_momentum, weight_decay=recipe.weight_decay, fused=True
         )
     }
     if learned_views := [p for p in views.parameters() if p.requires_grad]:
-        optimizers["viewmaker_optimizer"] = torch.optim.Adam(learned_views, recipe.viewmaker_lr)
+        optimizers["viewmaker_optimizer"] = torch.optim.Adam(learned_views, recipe.viewmaker_lr, fused=True)
+    trained: dict[str, list[nn.Module]] = (
+        {"both": [encoder, objective, views]}
+        if recipe.update == "joint"
+        else {"encoder": [encoder, objective], "viewmaker": [views]}
+    )
+    losses = {
+        player: distributed.synchronised(functools.partial(objective, encoder), modules)
+        for player, modules in trained.items()
+    }
     history = torch.full((recipe.epochs * (n // recipe.batch_size), 2), torch.nan, device=device)
-    return Run(recipe, train, device, encoder, views, raw_views, objective, optimizers, history)
+    return Run(recipe, train, device, encoder, views, raw_views, objective, losses, optimizers, history)
 
 
 def pretrain(run: Run) -> Iterator[Run]:
     """Train to the end of the recipe, yielding `run` after every step; a resumed run goes on where it stopped.
 
-    A step draws all its randomness from (seed, step) and an epoch its order from (seed, epoch). So a resumed run repeats
+    A step draws all its randomness from (seed, step) and an epoch its order from (seed, epoch), and of several processes
+    each takes its piece of the batch. So a resumed run repeats
     an undisturbed one (on a GPU up to the rounding of its non-deterministic kernels), and whatever a consumer draws in between changes nothing.
     """
     recipe, n = run.recipe, len(run.train)
     take_step = joint_step if recipe.update == "joint" else alternating_step
     run.encoder.train(), run.views.train()
     order, order_epoch = torch.empty(0), -1
+    part = (distributed.rank(),) if distributed.rank() else ()  # other noise for each process, the first's as ever
     while run.step < run.steps:
         epoch, position = divmod(run.step, n // recipe.batch_size)
         if epoch != order_epoch:
             with seeded(recipe.seed, "order", epoch):
                 order, order_epoch = torch.randperm(n).to(run.device), epoch
-        index = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
+        index = distributed.piece(order[position * recipe.batch_size : (position + 1) * recipe.batch_size])
         set_learning_rates(run)
         with (
-            seeded(recipe.seed, "step", run.step),
+            seeded(recipe.seed, "step", run.step, *part),
+            hardware.memory_advice(recipe.batch_size, recipe.precision),
             torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"),
         ):
             batch = Batch(run.draw(index), index)
-            run.history[run.step] = torch.stack(take_step(run, batch))
+            run.history[run.step] = distributed.mean(torch.stack(take_step(run, batch)))
         run.step += 1
         yield run
 
@@ -140,19 +165,19 @@ def set_learning_rates(run: Run) -> None:
 
 def alternating_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     """A step of the encoder, then of the viewmaker on fresh views against the frozen encoder. Returns both losses."""
-    encoder_loss, viewmaker_loss = run.objective(run.encoder, without_gradient(run.views), batch)
+    encoder_loss, viewmaker_loss = run.losses["encoder"](without_gradient(run.views), batch)
     _descend(encoder_loss, run.optimizers["encoder_optimizer"])
     run.objective.after_step()
     if "viewmaker_optimizer" in run.optimizers:
         with frozen(run.encoder, run.objective):
-            _, viewmaker_loss = run.objective(run.encoder, run.views, batch)
+            _, viewmaker_loss = run.losses["viewmaker"](run.views, batch)
             _descend(viewmaker_loss, run.optimizers["viewmaker_optimizer"])
     return encoder_loss.detach(), viewmaker_loss.detach()
 
 
 def joint_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     """Both players' steps from one forward and one backward pass. Returns both losses."""
-    loss, viewmaker_loss = run.objective(run.encoder, with_reversed_gradient(run.views), batch)
+    loss, viewmaker_loss = run.losses["both"](with_reversed_gradient(run.views), batch)
     _descend(loss, *run.optimizers.values())
     run.objective.after_step()
     return loss.detach(), viewmaker_loss.detach()
@@ -208,78 +233,53 @@ def seeded(*key: object) -> Iterator[None]:
         yield
 
 
-def place(module: M, device: torch.device) -> M:
-    """The module on the device, its weights in the order of memory that convolutions are fastest in."""
-    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def train(
+    run: Run, checkpoint_file: Path | None = None, resume: bool = False, progress: bool = True, lines: bool = False
+) -> Run:
+    """Run `pretrain` to its end with a progress bar, writing a checkpoint after every epoch where a file is given.
 
-
-def build_encoder(recipe: Recipe, data: Dataset) -> Encoder:
-    """The recipe's encoder for the shape and the statistics of the data."""
-    return ENCODERS[recipe.encoder](
-        data.shape[0], recipe.encoder_width, recipe.stem,
-        embedding_dim=recipe.embedding_dim, head=recipe.head, mean=data.mean, std=data.std,
-    )  # fmt: skip
-
-
-def build_views(recipe: Recipe, data: Dataset) -> nn.Sequential:
-    """The recipe's views for the data: the terms of `recipe.views`, applied from left to right.
-
-    "viewmaker:untrained" keeps its random weights, "viewmaker:deterministic" gets no noise: two ablations.
+    Of several processes the first shows progress and writes. `lines` prints progress as JSON, about a line a second.
     """
-    budget = (recipe.eps, recipe.norm, data.clamp)
-    channels, size = data.shape[0], data.shape[1:]
-    made: list[nn.Module] = []
-    for term in recipe.views.split("+"):
-        kind, _, qualifier = term.partition(":")
-        if kind == "viewmaker":
-            noise_scale = 0.0 if qualifier == "deterministic" else 1.0
-            viewmaker = Viewmaker(channels, *budget, recipe.viewmaker_width, recipe.viewmaker_blocks, noise_scale)
-            made.append(viewmaker.requires_grad_(qualifier != "untrained"))
-        elif kind == "noise":
-            made.append(L1Noise(*budget))
-        elif term not in EXPERTS[data.topic]:
-            raise ValueError(
-                f"views {term!r} are not for {data.topic}, whose experts are {', '.join(EXPERTS[data.topic])}."
-            )
-        elif isinstance(data, SpeechDataset) and term == "expert:time":
-            made.append(WaveformExpert(data.sample_rate))
-        elif kind == "expert" and data.topic == "images":
-            made.append(ImageExpert(size, channels, qualifier or "all"))
-        else:
-            made.append(SpectralMasks(size, noise=0.25 if qualifier == "spectral-noise" else 0.0))
-    return nn.Sequential(*made)
-
-
-def with_front_end(views: nn.Sequential, front_end: nn.Module) -> tuple[nn.Sequential, bool]:
-    """The views with the front end after those that act on raw examples, and whether there are any such."""
-    raw = [view for view in views if view.domain == "raw"]
-    if list(views)[: len(raw)] != raw:
-        raise ValueError("views of raw examples must come before views of the network's input.")
-    return (nn.Sequential(*raw, front_end, *list(views)[len(raw) :]), True) if raw else (views, False)
-
-
-def build_objective(recipe: Recipe, encoder: Encoder, n_examples: int) -> Objective:
-    """The recipe's objective."""
-    if recipe.objective == "simclr":
-        return NTXent(recipe.temperature, recipe.loss_form)
-    if recipe.objective == "instdisc":
-        return InstDisc(n_examples, recipe.embedding_dim, recipe.temperature)
-    return BYOL(encoder, recipe.embedding_dim)
-
-
-def train(run: Run, checkpoint_file: Path | None = None, resume: bool = False, progress: bool = True) -> Run:
-    """Run `pretrain` to its end with a progress bar, writing a checkpoint after every epoch where a file is given."""
+    first = distributed.rank() == 0
     if checkpoint_file and resume:
         if checkpoint_file.exists():
             checkpoint.load(run, checkpoint_file)
-        else:
+        elif first:
             print(f"there is no checkpoint {checkpoint_file.name} yet: starting anew")
-    per_epoch = run.steps // run.recipe.epochs
-    with tqdm(total=run.steps, initial=run.step, desc=run.recipe.views, disable=not progress, mininterval=0.5) as bar:
+    per_epoch, told = run.steps // run.recipe.epochs, 0.0
+    bar = tqdm(
+        total=run.steps, initial=run.step, desc=run.recipe.views, disable=not progress or not first, mininterval=0.5
+    )
+    with bar:
         for _ in pretrain(run):
             bar.update()
+            if lines and first and time.monotonic() > told + 1:
+                told = time.monotonic()
+                loss = float(run.history[run.step - 1, 0])
+                print(json.dumps({"step": run.step, "steps": run.steps, "loss": loss}), flush=True)
             if run.step % per_epoch == 0:
                 bar.set_postfix(epoch=run.step // per_epoch, loss=f"{run.history[run.step - 1, 0]:.3f}")
-                if checkpoint_file:
+                if checkpoint_file and first:
                     checkpoint.save(run, checkpoint_file)
     return run
+
+
+def main() -> None:
+    """Pretrain as a recipe says, alone or as one of the processes that torchrun started."""
+    parser = argparse.ArgumentParser(prog="vmlite.pretrain", description=main.__doc__)
+    parser.add_argument("recipe", type=Path, help="a recipe as JSON, see vmlite.recipes.Recipe")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="written after every epoch")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint; a restarted worker always does"
+    )
+    parser.add_argument("--lines", action="store_true", help="print progress as JSON lines")
+    asked = parser.parse_args()
+    recipe = Recipe.from_json(asked.recipe.read_text())
+    run = start(recipe, load_data(recipe, distributed.join(recipe.device)).train)
+    resume = asked.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    train(run, asked.checkpoint, resume, progress=not asked.lines, lines=asked.lines)
+    distributed.leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,9 +19,11 @@ from vmlite.views import VIEWS
 UPDATES = ("alternating", "joint")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bf16")
+BATCH_NORMS = ("both", "each")
 _CHOICES: dict[str, Any] = {
     "dataset": DATASETS, "encoder": ENCODERS, "stem": STEMS, "head": HEADS, "objective": OBJECTIVES, "loss_form": NTXENT_FORMS,
     "update": UPDATES, "schedule": SCHEDULES, "precision": PRECISIONS,
+    "batch_norm": BATCH_NORMS,
 }  # fmt: skip
 _OPTIONAL_INTEGERS = ("train_size", "test_size", "input_size", "sample_rate")
 _POSITIVE_INTEGERS = (
@@ -64,6 +66,7 @@ class Recipe:
     encoder_width: int = 64
     stem: str = "small"
     head: str = "linear"
+    batch_norm: str = "both"  # statistics over both views of a batch together, or over each
     embedding_dim: int = 128
     # objective
     objective: str = "simclr"
@@ -82,6 +85,7 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.norm in ("1", "2", "inf", 1, 2):  # JSON has no infinity, and papermill passes whole numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import warnings
 import zlib
@@ -34,6 +35,7 @@ from vmlite.datasets.corpus_files import (
     whole_cache,
     write_index,
 )
+from vmlite.hardware import total_memory
 
 __all__ = ["Corpus", "Recording", "cache", "in_memory", "verify"]
 
@@ -52,6 +54,7 @@ class Corpus:
         labels: for each task the class of each recording.
         splits: "train" or "test" for each recording.
         sources: where each came from, for messages.
+        mapped: the file that `samples` lie in, where they are memory-mapped.
     """
 
     samples: Tensor
@@ -61,6 +64,7 @@ class Corpus:
     labels: dict[str, list[str]]
     splits: list[str]
     sources: list[str]
+    mapped: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -68,17 +72,24 @@ class Corpus:
     def windows(self, rows: Tensor, length: int, tail: Tensor) -> Tensor:
         """Stretches (N, length) in [-1, 1] of the recordings `rows` (N,), at the tail where `tail` is 1, else the head.
 
-        What a recording lacks in length is silence after it.
+        What a recording lacks in length is silence after it. The result lies on the device of `rows`.
         """
+        device, rows, tail = rows.device, rows.to(self.lengths.device), tail.to(self.lengths.device)
         lengths = self.lengths[rows]
         starts = self.starts[rows] + tail * (lengths - length).clamp_min(0)
-        cut = self.samples.unfold(0, length, 1)[starts] / 32768
-        return cut.masked_fill_(torch.arange(length, device=cut.device) >= lengths[:, None], 0)
+        if self.mapped is not None and hasattr(mmap, "MADV_WILLNEED"):
+            for start in (2 * starts).tolist():  # asks for all stretches at once; faults fetch them one by one
+                page = start - start % mmap.PAGESIZE
+                self.mapped.madvise(mmap.MADV_WILLNEED, page, start + 2 * length - page)
+        cut = self.samples.unfold(0, length, 1)[starts].to(device) / 32768
+        return cut.masked_fill_(torch.arange(length, device=device) >= lengths.to(device)[:, None], 0)
 
     def to(self, device: torch.device) -> Self:
-        """The same corpus on `device`."""
+        """The same corpus on `device`; a file that takes more than half of its memory stays on the disk."""
+        if self.mapped is not None and 2 * self.samples.nbytes > total_memory(device):
+            return self
         moved = {name: getattr(self, name).to(device) for name in ("samples", "starts", "lengths")}
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **moved, mapped=self.mapped if device.type == "cpu" else None)
 
 
 def in_memory(waves: Tensor, sample_rate: int, labels: dict[str, list[str]], splits: list[str]) -> Corpus:
@@ -231,10 +242,11 @@ def _finish(files: Files, entries: list[Entry], recordings: Sequence[Recording],
 
 def _opened(data: Path, entries: list[Entry], recordings: Sequence[Recording], sample_rate: int) -> Corpus:
     kept = [(e, r) for e, r in zip(entries, recordings, strict=True) if not e.error]
+    with data.open("rb") as file:  # read-only: Linux refuses copy-on-write for files larger than the memory
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        # Not mode "c", which Linux refuses for files larger than the memory.
-        samples = torch.from_numpy(np.memmap(data, np.int16, mode="r"))
+        samples = torch.from_numpy(np.frombuffer(mapped, np.int16))
     return Corpus(
         samples=samples,
         starts=torch.tensor([e.start for e, _ in kept]),
@@ -246,4 +258,5 @@ def _opened(data: Path, entries: list[Entry], recordings: Sequence[Recording], s
         },
         splits=[r.split for _, r in kept],
         sources=[e.file for e, _ in kept],
+        mapped=mapped,
     )

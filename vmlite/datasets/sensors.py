@@ -17,7 +17,7 @@ from vmlite.datasets import pamap2
 from vmlite.datasets.base import Options, Splits, check_count, first_of
 from vmlite.datasets.corpus_files import alone
 from vmlite.datasets.pamap2 import Recording
-from vmlite.datasets.synthetic import motions
+from vmlite.datasets.synthetic import motion_files, motions
 from vmlite.environment import project_path
 
 HELD_OUT = "5,6"  # the paper's validation and test participants
@@ -226,7 +226,8 @@ def grid(
             room = (count - first).clamp_max(stride)
             first += begin
             last_row = first + room + window - 2
-            label = torch.tensor([numbers.get(code, -1) for code in recording.activity[first].tolist()])
+            codes = recording.activity[first].tolist()
+            label = torch.tensor([numbers.get(code, -1) for code in codes], dtype=torch.long)
             labels.append(torch.where(bout[first] == bout[last_row], label, -1))
             who = torch.full_like(first, int(recording.participant))
             made.append(torch.stack([first + offset, room, first + offset, who], 1))
@@ -244,7 +245,7 @@ def load_motions(_: Path, asked: Options) -> Splits:
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "motions.lock"):
         if len(list(folder.glob("Protocol/*.dat"))) < len(pamap2.PARTICIPANTS):
-            motions.write(folder)
+            motion_files.write(folder)
     recordings = pamap2.cached("motions", pamap2.find(folder), folder)
     return split("motions", recordings, asked, tuple(pamap2.ACTIVITIES.values()))
 

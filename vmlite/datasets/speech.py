@@ -21,8 +21,9 @@ from vmlite.datasets.corpus import PADDING, Corpus, cache, in_memory
 from vmlite.datasets.speech_folders import SPEECH_FOLDERS
 from vmlite.datasets.synthetic import voices
 from vmlite.environment import project_path
+from vmlite.hardware import total_memory
 
-CACHE_LIMIT = 8 * 2**30  # bytes of spectrograms to keep; a larger set is computed batch by batch
+CACHE_LIMIT = 8 * 2**30  # bytes of spectrograms to keep, where memory is four times that; more are computed by batch
 FLOOR = 1e-4  # mel power below which everything is silence: -40 dB
 PAPER_HOPS = {(150_526, 64): 2360, (150_526, 112): 1344}
 
@@ -66,7 +67,7 @@ class SpeechDataset:
 
     A recording longer than the window is cut at its head or at its tail, at random where asked (section 5.1), else at
     its head; a shorter one is followed by silence. Spectrograms of both cuts are computed once and kept as float16, up
-    to `CACHE_LIMIT`.
+    to `CACHE_LIMIT` and a quarter of the device's memory.
 
     Args:
         name: as it appears in tables.
@@ -102,7 +103,10 @@ class SpeechDataset:
         self.shape = (1, input_size, input_size)
         self.sample_rate = corpus.sample_rate
         self._spectrograms: Tensor | None = None
-        self._cuts = 1 + int((corpus.lengths[rows] > window).any())  # head and tail differ where one is longer
+        longer = corpus.lengths[rows.to(corpus.lengths.device)] > window
+        self._cuts = 1 + int(longer.any())  # head and tail differ where one is longer
+        size = 2 * len(rows) * self._cuts * math.prod(self.shape)
+        self._keep = size <= min(CACHE_LIMIT, total_memory(rows.device) // 4)
         self.front_end: nn.Module = front_end or self._fitted(input_size)
 
     def __len__(self) -> int:
@@ -114,7 +118,7 @@ class SpeechDataset:
 
     def inputs(self, index: Tensor, random: bool = False) -> Tensor:
         """Spectrograms (N, 1, size, size) for the same windows."""
-        if 2 * len(self) * self._cuts * math.prod(self.shape) > CACHE_LIMIT:
+        if not self._keep:
             return self.front_end(self.batch(index, random))
         if self._spectrograms is None:
             self._spectrograms = self._computed()
