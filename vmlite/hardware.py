@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt, in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4  # of mallopt, in glibc's malloc.h
 
 
 def keep_memory(on: bool = True) -> bool:
@@ -21,14 +21,15 @@ def keep_memory(on: bool = True) -> bool:
 
     glibc returns every large block to the operating system, which must then clear each page of the next one: a training
     step makes and drops gigabytes of activations, and page faults took a quarter of its time. `on=False` brings the
-    usual behaviour back. Works on Linux with glibc; elsewhere nothing is changed.
+    usual behaviour back, with the thresholds that glibc arrives at by itself after some large blocks. Works on Linux
+    with glibc; elsewhere nothing is changed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    values = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**26}
-    usual = {_M_MMAP_MAX: 65536, _M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 0}
-    return all(mallopt(option, value) for option, value in (values if on else usual).items())
+    kept = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**26}
+    usual = {_M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**26, _M_TOP_PAD: 2**17}
+    return all(mallopt(option, value) for option, value in (kept if on else usual).items())
 
 
 def total_memory(device: torch.device) -> int:

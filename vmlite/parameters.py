@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,7 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
     Raises ValueError for unknown parameters, for values of a wrong type or range, for an absent device, for more
     processes than devices or than the batch divides into, and for an `out_dir` that cannot be written to.
     """
-    offered, injected = _assigned(namespace)
-    for name in injected:
-        one_of("parameter", name, [known for known in COMMON if known in offered] or COMMON)
+    refuse_unknown(namespace, COMMON)
     given = {name: namespace[name] for name in COMMON if namespace.get(name) is not None}
     chosen = given.get("preset", "quick")
     fields = {f.name for f in dataclasses.fields(Recipe)} - {"views"}
@@ -97,6 +96,17 @@ def read_parameters(namespace: dict[str, Any], topic: str, notebook: str, **defa
         processes=processes,
         params=given,
     )
+
+
+def refuse_unknown(namespace: dict[str, Any], known: Iterable[str] | None = None) -> None:
+    """Raise ValueError for a parameter that papermill put in and that the notebook's own cell does not offer.
+
+    `namespace` is the notebook's `globals()`; `known` are the names that parameters may have, None for any.
+    """
+    offered, injected = _assigned(namespace)
+    valid = offered if known is None else [name for name in known if name in offered]
+    for name in injected:
+        one_of("parameter", name, valid or list(known or ()))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -228,7 +228,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 def seeded(*key: object) -> Iterator[None]:
     """Within the block torch's generators start from a seed derived from `key`; afterwards they are as before."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=7).digest()
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not those of other processes
+    with torch.random.fork_rng(devices):
         torch.manual_seed(int.from_bytes(digest, "little"))
         yield
 

@@ -29,7 +29,7 @@ class LogSpectrogram(nn.Module):
     """Windows (N, C, T) to normalised log spectrograms (N, C, size, size), one a channel: the front end of section 6.
 
     Rows are frequencies from 0 to half the sample rate, columns moments. Power of a Hann-windowed Fourier transform of
-    2 size - 1 samples, written as a convolution: on a CPU about twice as fast as torchaudio's for such short windows.
+    2 size - 1 samples, written as a convolution: on a CPU faster than torchaudio's for such short windows.
 
     Args:
         window: T, in samples.
