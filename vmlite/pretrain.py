@@ -254,7 +254,7 @@ def train(
     with bar:
         for _ in pretrain(run):
             bar.update()
-            if lines and first and time.monotonic() > told + 1:
+            if lines and first and (time.monotonic() > told + 1 or run.step == run.steps):
                 told = time.monotonic()
                 loss = float(run.history[run.step - 1, 0])
                 print(json.dumps({"step": run.step, "steps": run.steps, "loss": loss}), flush=True)

@@ -28,6 +28,8 @@ def write(folder: Path, seed: int = 0, progress: bool = True) -> None:
 def text(rows: Array) -> bytes:
     """Rows (T, 54) as a file's bytes: two decimals for the time, whole numbers for activity and heart rate, else three.
 
+    The time must be below 10,000, other values below 1,000.
+
     A value is put together from tables of four bytes: its sign and whole part, its decimals, and what follows it. Zero
     bytes pad them and are left out in the end. `np.savetxt` takes four times as long.
     """
@@ -36,7 +38,8 @@ def text(rows: Array) -> bytes:
     thousandths = np.abs(np.rint(np.where(missing, 0, rows) * 1000)).astype(np.int64)
     whole, decimals = np.divmod(thousandths, 1000)
     negative = (rows < 0) & (thousandths > 0)
-    made[..., 0] = _WHOLE[whole + 1000 * negative]
+    made[..., 0] = _WHOLE[whole % 1000 + 1000 * negative]
+    made[:, 0, 0] = whole[:, 0].astype("S4")  # times go beyond a thousand
     made[..., 1] = _DECIMALS[decimals]
     made[:, 0, 1] = _HUNDREDTHS[decimals[:, 0] // 10]
     made[..., 1:3, 1] = b""

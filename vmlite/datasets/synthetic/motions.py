@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 3
+VERSION = 4
 RATE = 100  # rows per second
 COLUMNS = 54
 PARTICIPANTS = tuple(range(101, 110))
 LIMBS = ("hand", "chest", "ankle")
 GRAVITY = 9.81  # m/s^2
 FIELD = (20.0, 0.0, -43.0)  # the earth's, north and up, in microtesla
+LENGTH = 995  # seconds of a recording; what would follow is left out
 BOUTS = 5  # of each activity
 BOUT = (12.0, 15.0)  # seconds
 TRANSIENT = (3.0, 5.0)
@@ -95,9 +96,9 @@ class Stretch(NamedTuple):
 
 
 def record(participant: int, seed: int = 0) -> Array:
-    """One participant's file (T, 54): more than ten minutes at 100 Hz, NaN where a value is missing.
+    """One participant's file (T, 54): `LENGTH` seconds at 100 Hz, NaN where a value is missing.
 
-    Five bouts of each of the twelve activities, in an order of the participant's own.
+    Five bouts of each of the twelve activities, in an order of the participant's own; the last ones may be left out.
     Raises ValueError for participants other than 101 to 109.
     """
     if participant not in PARTICIPANTS:
@@ -114,7 +115,7 @@ def record(participant: int, seed: int = 0) -> Array:
     heading, moves = perform(rng, stretches, CADENCE[person], VIGOUR[person])
     for i, limb in enumerate(LIMBS):
         rows[:, 3 + 17 * i : 20 + 17 * i] = sense(rng, stretches, heading, *moves[limb])
-    return rows
+    return rows[: LENGTH * RATE]
 
 
 def plan(rng: np.random.Generator) -> list[Stretch]:
