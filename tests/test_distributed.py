@@ -97,7 +97,7 @@ def test_one_step_of_two_processes_is_one_of_a_single_process(update, recipe, sp
     assert child.returncode == 0, errors
     found = torch.load(tmp_path / "found.pt")
     run, losses = reference(recipe, splits.train, update == "joint")
-    assert found["losses"].tolist() == pytest.approx([float(loss) for loss in losses], abs=1e-5)
+    assert found["losses"].tolist() == pytest.approx([loss.item() for loss in losses], abs=1e-5)
     for name, module in (("encoder", run.encoder), ("views", run.views)):
         for key, p in module.named_parameters():
             torch.testing.assert_close(found["gradients"][f"{name}.{key}"], p.grad, atol=1e-5, rtol=1e-4)
