@@ -14,7 +14,7 @@ from torch import nn
 from vmlite import distributed
 from vmlite.distributed import check_batch, check_processes
 from vmlite.objectives import Batch
-from vmlite.pretrain import frozen, seeded, start, with_reversed_gradient, without_gradient
+from vmlite.pretrain import frozen, load_data, seeded, start, with_reversed_gradient, without_gradient
 from vmlite.recipes import Recipe
 
 ONE_STEP = """
@@ -38,6 +38,16 @@ def torchrun(*arguments, restarts=0, **kwargs):
     command += [f"--max-restarts={restarts}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def one_step(recipe, folder):
+    """What the first of two processes has after one step: gradients, losses and the objective's buffers."""
+    (folder / "recipe.json").write_text(recipe.to_json())
+    (folder / "step.py").write_text(ONE_STEP)
+    child = torchrun(folder / "step.py", folder / "recipe.json", folder / "found.pt")
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 0, errors
+    return torch.load(folder / "found.pt")
 
 
 class TwoStreams:
@@ -90,12 +100,7 @@ def reference(recipe, train, reverse):
 @pytest.mark.parametrize("update", ["joint", "alternating"])
 def test_one_step_of_two_processes_is_one_of_a_single_process(update, recipe, splits, tmp_path):
     recipe = recipe.replace(update=update)
-    (tmp_path / "recipe.json").write_text(recipe.to_json())
-    (tmp_path / "step.py").write_text(ONE_STEP)
-    child = torchrun(tmp_path / "step.py", tmp_path / "recipe.json", tmp_path / "found.pt")
-    _, errors = child.communicate(timeout=300)
-    assert child.returncode == 0, errors
-    found = torch.load(tmp_path / "found.pt")
+    found = one_step(recipe, tmp_path)
     run, losses = reference(recipe, splits.train, update == "joint")
     assert found["losses"].tolist() == pytest.approx([loss.item() for loss in losses], abs=1e-5)
     for name, module in (("encoder", run.encoder), ("views", run.views)):
@@ -106,18 +111,9 @@ def test_one_step_of_two_processes_is_one_of_a_single_process(update, recipe, sp
 @pytest.mark.parametrize("objective", ["instdisc", "byol"])
 def test_other_objectives_train_on_two_processes_and_finish(objective, recipe, tmp_path):
     recipe = recipe.replace(objective=objective, epochs=1)
-    (tmp_path / "recipe.json").write_text(recipe.to_json())
-    (tmp_path / "step.py").write_text(ONE_STEP)
-    child = torchrun(tmp_path / "step.py", tmp_path / "recipe.json", tmp_path / "found.pt")
-    _, errors = child.communicate(timeout=300)
-    assert child.returncode == 0, errors
-    found = torch.load(tmp_path / "found.pt")
+    found = one_step(recipe, tmp_path)
     assert found["losses"].isfinite().all()
     if objective == "instdisc":  # the whole batch's entries move, not one process's alone
-        with seeded(recipe.seed):
-            pass
-        from vmlite.pretrain import load_data
-
         before = start(recipe, load_data(recipe).train).objective.bank
         assert int((found["buffers"]["bank"] != before).any(1).sum()) == recipe.batch_size
 
