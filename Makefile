@@ -1,9 +1,9 @@
-# make demo: learned views beat random noise, in about three minutes.   make test: every test and notebook.
+# make demo: learned views beat random noise, in about three minutes.   make test: every test and notebook.   make weights: train the shipped networks again.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test lab notebooks lint
+.PHONY: demo test lab notebooks weights lint
 
 demo: $(VENV)/installed
 	mkdir -p runs/02_images
@@ -12,13 +12,17 @@ demo: $(VENV)/installed
 	@echo "Executed notebook: $(CURDIR)/runs/02_images/out.ipynb"
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval -n logical --dist loadfile -m "not browser"
+	$(BIN)/pytest -m browser tests/test_browser.py
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(VENV)/installed
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb notebooks/answers/*.ipynb
+
+weights: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m vmlite.shipped
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,4 +1,4 @@
-"""Execute notebooks in place and save them without progress bars and timings, so that a diff shows results alone.
+"""Execute notebooks in place and save them without progress bars, widgets and timings, so that a diff shows results alone.
 
 python notebooks/execute.py notebooks/01_viewmaker.ipynb ...
 """
@@ -23,6 +23,8 @@ for path in map(Path, sys.argv[1:]):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:  # a widget needs a kernel; the picture that comes with it does not
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
         "language_info": {"name": "python"},

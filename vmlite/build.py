@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -18,12 +18,22 @@ from vmlite.views_speech import SpectralMasks, WaveformExpert
 M = TypeVar("M", bound=nn.Module)
 
 
+class Inputs(NamedTuple):
+    """What trained networks need to know of their data, to be built without them; attributes as of `Dataset`."""
+
+    topic: str
+    shape: tuple[int, int, int]
+    clamp: tuple[float, float] | None
+    mean: None = None  # the encoder's statistics are among its weights
+    std: None = None
+
+
 def place(module: M, device: torch.device) -> M:
     """The module on the device, its weights in the order of memory that convolutions are fastest in."""
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_encoder(recipe: Recipe, data: Dataset) -> Encoder:
+def build_encoder(recipe: Recipe, data: Dataset | Inputs) -> Encoder:
     """The recipe's encoder for the shape and the statistics of the data."""
     return ENCODERS[recipe.encoder](
         data.shape[0], recipe.encoder_width, recipe.stem,
@@ -31,7 +41,7 @@ def build_encoder(recipe: Recipe, data: Dataset) -> Encoder:
     )  # fmt: skip
 
 
-def build_views(recipe: Recipe, data: Dataset) -> nn.Sequential:
+def build_views(recipe: Recipe, data: Dataset | Inputs) -> nn.Sequential:
     """The recipe's views for the data: the terms of `recipe.views`, applied from left to right.
 
     "viewmaker:untrained" keeps its random weights, "viewmaker:deterministic" gets no noise: two ablations.

@@ -87,15 +87,24 @@ def measure(views: nn.Module, x: Tensor, norm: float = 1.0) -> dict[str, float]:
     two views of one example, 0 for deterministic views.
     """
     first, second = views(x), views(x)
-    at_end = ((first <= 0) & (x > 0)) | ((first >= 1) & (x < 1))
+    budget, clamped = spent(x, first, norm)
     return {
-        "budget": _size(first - x, norm),
-        "clamped": float(at_end.float().mean()),
-        "difference": _size(first - second, norm),
+        "budget": float(budget.mean()),
+        "clamped": float(clamped.mean()),
+        "difference": float(_size(first - second, norm).mean()),
     }
 
 
-def _size(p: Tensor, norm: float) -> float:
-    """Mean over the batch of the size that `vmlite.viewmaker.project` sets to eps."""
+def spent(x: Tensor, view: Tensor, norm: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Of each view of `x` (N, ...) the realised budget (N,), and the share (N,) of its values that the clamp has cut.
+
+    Cut are values at an end of the range [0, 1] that were not there before.
+    """
+    at_end = ((view <= 0) & (x > 0)) | ((view >= 1) & (x < 1))
+    return _size(view - x, norm), at_end.flatten(1).float().mean(1)
+
+
+def _size(p: Tensor, norm: float) -> Tensor:
+    """What `vmlite.viewmaker.project` sets to eps, of each example (N,)."""
     flat = p.flatten(1)
-    return float((torch.linalg.vector_norm(flat, norm, dim=1) / flat.shape[1] ** (1 / norm)).mean())
+    return torch.linalg.vector_norm(flat, norm, dim=1) / flat.shape[1] ** (1 / norm)

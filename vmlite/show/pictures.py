@@ -108,6 +108,29 @@ def loss_curves(histories: Mapping[str, Tensor], smooth: int = 10) -> Figure:
     return _shown_once(figure)
 
 
+def budget_curves(
+    curves: Mapping[str, Mapping[float, float]], label: str = "linear accuracy, percent", chosen: float | None = None
+) -> Figure:
+    """A curve over the distortion budget for each entry, value by eps; a pink ring around the points at `chosen`."""
+    figure, axis = plt.subplots(figsize=(6.2, 2.7), layout="constrained")
+    for colour, marker, (name, curve) in zip(
+        itertools.cycle(COLOURS), itertools.cycle("os^D"), curves.items(), strict=False
+    ):
+        budgets = sorted(curve)
+        axis.semilogx(budgets, [curve[e] for e in budgets], marker=marker, color=colour, label=name)
+        if chosen is not None and chosen in curve:
+            axis.plot(
+                chosen, curve[chosen], "o", markersize=13, markeredgewidth=2, markeredgecolor=PINK, fillstyle="none"
+            )
+    ticks = sorted({e for curve in curves.values() for e in curve})
+    axis.set_xticks(ticks, [f"{e:g}" for e in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="distortion budget eps", ylabel=label)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    return _shown_once(figure)
+
+
 def bars(values: Mapping[str, float], label: str, chance: float | None = None) -> Figure:
     """One horizontal bar for each entry, its value written beside it; a dotted line at chance."""
     figure, axis = plt.subplots(figsize=(6.5, 0.38 * len(values) + 0.7), layout="constrained")
