@@ -3,10 +3,11 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 
 import pytest
 import torch
-from browser import Lab, Notebook, chromium_path
+from browser import SCREENSHOTS, Lab, Notebook, chromium_path
 from hypothesis import settings
 
 from vmlite import datasets
@@ -69,6 +70,8 @@ def browser(chromium):
 
 @pytest.fixture(scope="module")
 def lab(chromium, tmp_path_factory):
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+    SCREENSHOTS.mkdir(parents=True)
     server = Lab(tmp_path_factory.mktemp("lab"))
     try:
         server.wait()

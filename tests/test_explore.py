@@ -96,14 +96,21 @@ def test_a_class_leaves_only_its_examples_to_choose_from(explorer, splits):
     assert explorer.place.max == 31
 
 
-def test_a_class_without_examples_says_so(splits, recipe):
+def test_classes_without_examples_are_not_offered(splits, recipe):
     data = splits.test.first(4)
-    data.targets = {"class": torch.zeros(4, dtype=torch.long)}
+    data.targets = {"class": torch.tensor([2, -1, 2, 0])}
     explorer = explore.of_run(start(recipe, splits.train), data)
+    assert [label for _, label in explorer.kind.options] == [-1, 0, 2]
     explorer.kind.value = 2
-    assert "no example of spirograph is of this class" in explorer.about.value
-    explorer.kind.value = 0
-    assert explorer.place.max == 3
+    assert [int(i) for i in explorer.members] == [0, 2]
+    explorer.close()
+
+
+def test_the_untrained_viewmaker_is_the_trained_one_before_its_training(splits, recipe):
+    run = start(recipe, splits.train)
+    explorer = explore.of_run(run, splits.test)
+    torch.testing.assert_close(explorer.sketch.raw["untrained"], explorer.sketch.raw["trained"], rtol=0, atol=0)
+    explorer.close()
 
 
 def test_unticked_makers_are_not_shown_and_no_maker_asks_for_one(explorer):
@@ -244,3 +251,50 @@ def test_the_shipped_viewmaker_is_ready_to_explore():
     similarity = [float(found.mean()) for found in explorer.found.similarity.values()]
     assert similarity == sorted(similarity)
     explorer.close()
+
+
+def test_unticked_makers_are_silent_and_nothing_ticked_shows_nothing():
+    data = load("voices", input_size=16, train_size=24, test_size=12)
+    explorer = explore.Explorer(data.train, {"noise": L1Noise(), "other": L1Noise()}, count=2)
+    explorer.shown[1].value = False
+    assert not len(explorer.players["other"].value)
+    assert len(explorer.players["noise"].value)
+    explorer.shown[0].value = False
+    assert not len(explorer.picture.value)
+    assert not len(explorer.players["noise"].value)
+    assert explorer.picture.layout.display == "none"
+    explorer.shown[0].value = True
+    assert explorer.picture.layout.display is None
+    explorer.close()
+
+
+@pytest.mark.parametrize(
+    ("views", "names"),
+    [
+        ("viewmaker+noise", ["trained", "untrained", "random noise"]),
+        ("viewmaker:deterministic", ["trained", "untrained", "random noise"]),
+        ("viewmaker:untrained", ["untrained", "random noise"]),
+    ],
+)
+def test_what_is_called_trained_is_a_trained_viewmaker(splits, recipe, views, names):
+    run = start(recipe.replace(views=views), splits.train)
+    explorer = explore.of_run(run, splits.test)
+    assert list(explorer.makers) == names
+    untrained = explorer.makers["untrained"]
+    torch.testing.assert_close(untrained.state_dict(), run.views[0].state_dict(), rtol=0, atol=0)
+    assert untrained.noise_scale == run.views[0].noise_scale
+    explorer.close()
+
+
+def test_a_class_runs_the_networks_once(explorer, monkeypatch, splits):
+    explorer.place.value = 5
+    seen = runs_of(explorer, monkeypatch)
+    explorer.kind.value = int(splits.test.targets["class"][3])
+    assert sorted(seen) == ["trained", "untrained"]
+
+
+def test_data_without_a_task_are_refused(splits):
+    data = splits.test.first(4)
+    data.targets, data.classes = {}, {}
+    with pytest.raises(ValueError, match="spirograph has no task; give its examples one"):
+        explore.Explorer(data, {"noise": L1Noise()})

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vmlite import checkpoint, datasets
-from vmlite.pretrain import pretrain, start, train
+from vmlite.pretrain import pretrain, seeded, start, train
 from vmlite.show import live, progress
 from vmlite.show.progress import Measured, Sample, curves, draw_views, measured, strip
 
@@ -440,3 +440,32 @@ def test_curves_in_words_have_the_numbers():
 @pytest.mark.parametrize(("value", "limit"), [(0.3, 0.5), (0.5, 0.5), (0.51, 1.0), (2e-4, 2e-4), (0.0, 1.0), (7, 10)])
 def test_the_scale_of_changes_is_a_round_number(value, limit):
     assert progress._rounded_up(value) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(("views", "told"), [("viewmaker", True), ("expert+viewmaker", False), ("expert", False)])
+def test_the_realised_budget_is_told_where_it_is_that_of_the_views(recipe, splits, views, told):
+    panel = live.Panel(start(recipe.replace(views=views), splits.train), splits.test)
+    panel.start()
+    assert panel.wait(LONG)
+    assert panel.error is None
+    for picture in (panel.views, panel.curves):
+        assert ("budget" in picture.tooltip) == told
+    panel.close()
+
+
+def test_seeded_draws_elsewhere_neither_change_the_run_nor_are_changed(recipe, splits):
+    def drawn():
+        with seeded("elsewhere"):
+            return torch.rand(1000)
+
+    expected = drawn()
+    undisturbed = train(start(recipe, splits.train), progress=False)
+    panel = live.Panel(start(recipe, splits.train), splits.test)
+    panel.start()
+    same = []
+    while not panel.wait(0):
+        same.append(torch.equal(drawn(), expected))
+    assert same
+    assert all(same)
+    assert torch.equal(panel.run.history, undisturbed.history)
+    panel.close()

@@ -152,7 +152,7 @@ def test_the_table_has_a_row_for_each_maker_and_dashes_until_embeddings_are_ther
     }
     similar = {"trained": torch.tensor([0.5, 0.7]), "noise": torch.tensor([0.9, 0.9])}
     late = made_of.table(spend, made_of.Comparison(similar, nearest))
-    assert "0.60 (0.50 to 0.70)" in late
+    assert "0.600 (0.500 to 0.700)" in late
     assert "2 of 3" in late
     assert "0 of 3" in late
 

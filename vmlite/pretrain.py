@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from vmlite.recipes import Recipe
 from vmlite.viewmaker import Viewmaker
 
 Losses = Callable[[Views, Batch], tuple[Tensor, Tensor]]
+_seeding = threading.RLock()
 
 
 @dataclass
@@ -226,10 +228,13 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
-    """Within the block torch's generators start from a seed derived from `key`; afterwards they are as before."""
+    """Within the block torch's generators start from a seed derived from `key`; afterwards they are as before.
+
+    Threads have one generator, so their blocks wait for each other.
+    """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=7).digest()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not those of other processes
-    with torch.random.fork_rng(devices):
+    with _seeding, torch.random.fork_rng(devices):
         torch.manual_seed(int.from_bytes(digest, "little"))
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -46,12 +47,12 @@ class BudgetExplorer(Shown):
         if not any(curves.values()):
             raise ValueError("there is no point on any curve: give values by budget, such as {'test': {0.05: 61.6}}.")
         made_of.check_example(example, data)
-        self.makers = {eps: made_of.maker_in(views) for eps, views in makers.items()}
+        device = next(iter(data.targets.values())).device
+        self.makers = {eps: copy.deepcopy(made_of.maker_in(views)).to(device) for eps, views in makers.items()}
         if self.makers:
             made_of.check_makers({f"eps {eps:g}": maker for eps, maker in self.makers.items()}, data)
         self.curves, self.data, self.label, self.count, self.seed = curves, data, label, count, seed
         self.look = made_of.Look(data, channel)
-        device = next(iter(data.targets.values())).device
         self.x = data.inputs(torch.tensor([example], device=device))
         budgets = sorted({eps for curve in curves.values() for eps in curve})
         self.eps = widgets.SelectionSlider(
@@ -74,16 +75,12 @@ class BudgetExplorer(Shown):
         eps = self.eps.value
         if eps not in self._drawn:
             self._drawn[eps] = curves_picture(self.curves, self.label, eps), self._views_at(eps)
-        self.curve.value, self.views.value = self._drawn[eps]
-        values = ", ".join(f"{name} {curve[eps]:.1f}" for name, curve in self.curves.items() if eps in curve)
+        curve, views = self._drawn[eps]
+        values = ", ".join(f"{name} {found[eps]:.1f}" for name, found in self.curves.items() if eps in found)
         self.text.value = f"eps {eps:g}: {values}" + ("" if eps in self.makers else "; no viewmaker is kept for it")
-        self.curve.tooltip = (
-            f"{self.label} against eps from {min(self._budgets())} to {max(self._budgets())}; chosen: {eps:g}, {values}"
-        )
-        self.views.tooltip = f"{self.count} views by the viewmaker trained with eps {eps:g}, and their perturbations"
-
-    def _budgets(self) -> list[float]:
-        return [eps for _, eps in self.eps.options]
+        every = [budget for _, budget in self.eps.options]
+        self.curve.put(curve, f"{self.label} against eps from {every[0]} to {every[-1]}; chosen: {eps:g}, {values}")
+        self.views.put(views, f"{self.count} views by the viewmaker trained with eps {eps:g}, and their perturbations")
 
     def _views_at(self, eps: float) -> bytes:
         """Views by the viewmaker trained with this budget; no picture where there is none."""

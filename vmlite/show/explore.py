@@ -8,6 +8,7 @@ read-outs, and sounds, follow when the controls have rested for a moment.
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vmlite import shipped
-from vmlite.build import build_views, place
+from vmlite.build import M, build_encoder, build_views, place
 from vmlite.datasets import Dataset, SensorDataset, SpeechDataset, Splits
 from vmlite.encoders import Encoder
 from vmlite.pretrain import Run, seeded
@@ -62,7 +63,10 @@ class Explorer(Shown):
         count: int = 6,
         seed: int = 0,
     ) -> None:
-        self.makers = {name: copy.deepcopy(made_of.maker_in(views)).eval() for name, views in makers.items()}
+        if not data.classes:
+            raise ValueError(f"{data.name} has no task; give its examples one, such as {{'class': labels}}.")
+        self.device = next(iter(data.targets.values())).device
+        self.makers = {name: self._own(made_of.maker_in(views)) for name, views in makers.items()}
         made_of.check_makers(self.makers, data)
         made_of.check_example(example, data)
         if encoder is not None and encoder.mean.shape[1] != data.shape[0]:
@@ -77,12 +81,17 @@ class Explorer(Shown):
         check_budget(eps, norm)
         if not 1 <= count <= 9:
             raise ValueError(f"count must be 1 to 9, got {count!r}.")
-        self.encoder = None if encoder is None else copy.deepcopy(encoder).eval()
+        self.encoder = None if encoder is None else self._own(encoder)
+        self.found: made_of.Comparison | None = None
         self.memory = None if self.encoder is None else made_of.remember(self.encoder, train or data, self.task)
         self._build(example, eps, norm, count)
         self._rest = Later(self._read_out, REST)
         self._generate()
         self._rest.now()
+
+    def _own(self, network: M) -> M:
+        """A copy on the data's device, for use without training."""
+        return copy.deepcopy(network).to(self.device).eval()
 
     def static_picture(self) -> bytes:
         """The views that are shown now, as PNG."""
@@ -99,90 +108,73 @@ class Explorer(Shown):
         super().close()
 
     def _build(self, example: int, eps: float, norm: float, count: int) -> None:
-        """The widgets, and who hears them."""
+        """The widgets, and what each of them does."""
         data = self.data
         self.members = torch.arange(len(data))
-        names = ["any", *data.classes[self.task]]
-        self.kind = widgets.Dropdown(options=[(name, i - 1) for i, name in enumerate(names)], description=self.task)
-        self.place = widgets.IntSlider(example, 0, len(data) - 1, description="example", continuous_update=True)
+        self.kind = widgets.Dropdown(options=[("any", -1), *self._classes()], description=self.task)
+        self.place = widgets.IntSlider(example, 0, len(data) - 1, description="example")
+        self.count = widgets.IntSlider(count, 1, 9, description="views")
         self.eps = budget_slider(eps)
         self.norm = widgets.Dropdown(options=[(made_of.name_of(n), n) for n in NORMS], value=norm, description="norm")
-        self.count = widgets.IntSlider(count, 1, 9, description="views")
+        self.channel = self._channels()
         self.again = widgets.Button(description="New noise", tooltip="draw other noise for the same example")
         self.frozen = widgets.Checkbox(True, description="the same noise for the next example", indent=False)
         self.shown = [widgets.Checkbox(True, description=name, indent=False) for name in self.makers]
-        for widget in (self.kind, self.place, self.eps, self.norm, self.count):
-            widget.layout.width = "24em"
-        for box in (self.frozen, *self.shown):
-            box.layout.width = "max-content"
+        self.about, self.text = widgets.HTML(), widgets.HTML()
         self.picture, self.near = picture("views"), picture("neighbours")
-        self.text, self.about = widgets.HTML(), widgets.HTML()
+        self.players = self._players()
+        left = [self.kind, self.place, self.count, *([self.channel] if self.channel else [])]
+        right = [self.eps, self.norm, widgets.HBox([self.again, self.frozen])]
+        sounds = [widgets.VBox([widgets.Label(name), player]) for name, player in self.players.items()]
+        rows = [widgets.HBox([widgets.VBox(left), widgets.VBox(right)]), widgets.HBox(self.shown), self.about]
+        self.box = widgets.VBox([*rows, self.picture, self.text, widgets.HBox(sounds), self.near])
+        for widget in (*left, self.eps, self.norm):
+            widget.layout.width = "24em"
+        for widget in (self.frozen, *self.shown):
+            widget.layout.width = "max-content"
         for widget, name in (
-            (self.kind, "class"),
-            (self.eps, "eps"),
-            (self.again, "noise"),
-            (self.place, "example"),
-            (self.text, "numbers"),
-        ):
+            (self.box, "explorer"), (self.kind, "class"), (self.place, "example"), (self.eps, "eps"),
+            (self.again, "noise"), (self.text, "numbers"),
+        ):  # fmt: skip
             widget.add_class(f"vmlite-{name}")
-        columns = [[self.kind, self.place, self.count], [self.eps, self.norm, widgets.HBox([self.again, self.frozen])]]
-        self.channel = None
-        if isinstance(data, SensorDataset):
-            options = [("mean of all", None), *((name, i) for i, name in enumerate(data.channels))]
-            first = next((i for i, name in enumerate(data.channels) if "acceleration" in name), None)
-            self.channel = widgets.Dropdown(options=options, value=first, description="channel")
-            self.channel.add_class("vmlite-channel")
-            self.channel.observe(self._project, "value")
-            columns[0].append(self.channel)
-        self.players: dict[str, widgets.Audio] = {}
-        if isinstance(data, SpeechDataset):
-            self.players = {
-                name: widgets.Audio(
-                    format="wav", autoplay=False, loop=False, layout=widgets.Layout(width="16em")
-                ).add_class("vmlite-sound")
-                for name in ["original", *self.makers]
-            }
-        captioned = [widgets.VBox([widgets.Label(name), player]) for name, player in self.players.items()]
-        controls = widgets.HBox([widgets.VBox(column) for column in columns])
-        self.box = widgets.VBox(
-            [
-                controls,
-                widgets.HBox(self.shown),
-                self.about,
-                self.picture,
-                self.text,
-                widgets.HBox(captioned),
-                self.near,
-            ]
-        )
-        self.box.add_class("vmlite-explorer")
         self.kind.observe(self._on_kind, "value")
         self.place.observe(self._on_example, "value")
         self.count.observe(self._generate, "value")
         self.again.on_click(self._on_noise)
-        for widget in (self.eps, self.norm, *self.shown):
+        for widget in (self.eps, self.norm, *self.shown, *([self.channel] if self.channel else [])):
             widget.observe(self._project, "value")
+
+    def _classes(self) -> list[tuple[str, int]]:
+        """The classes that have examples, and their labels."""
+        there = set(self.data.targets[self.task].tolist())
+        return [(name, label) for label, name in enumerate(self.data.classes[self.task]) if label in there]
+
+    def _channels(self) -> widgets.Dropdown | None:
+        """A choice of channels, for sensors."""
+        if not isinstance(self.data, SensorDataset):
+            return None
+        names = self.data.channels
+        first = next((i for i, name in enumerate(names) if "acceleration" in name), None)
+        options = [("mean of all", None), *((name, i) for i, name in enumerate(names))]
+        return widgets.Dropdown(options=options, value=first, description="channel").add_class("vmlite-channel")
+
+    def _players(self) -> dict[str, widgets.Audio]:
+        """For speech a player for the original, and one for each maker."""
+        names = ["original", *self.makers] if isinstance(self.data, SpeechDataset) else []
+        settings = {"format": "wav", "autoplay": False, "loop": False, "layout": {"width": "16em"}}
+        return {name: widgets.Audio(**settings).add_class("vmlite-sound") for name in names}
 
     def _on_kind(self, change: Any) -> None:
         """Examples of the chosen class only, from the first one on."""
-        every = change["new"] < 0
-        self.members = (
-            torch.arange(len(self.data))
-            if every
-            else (self.data.targets[self.task] == change["new"]).nonzero()[:, 0].cpu()
-        )
-        if not len(self.members):
-            self.about.value = f"no example of {self.data.name} is of this class: choose another one"
-            return
+        labels = self.data.targets[self.task].cpu()
+        chosen = torch.ones_like(labels) if change["new"] < 0 else labels == change["new"]
+        self.members = chosen.nonzero()[:, 0]
         self.place.unobserve(self._on_example, "value")
-        self.place.value = 0
-        self.place.max = len(self.members) - 1
+        self.place.value, self.place.max = 0, len(self.members) - 1
         self.place.observe(self._on_example, "value")
         self._on_example()
 
     def _on_example(self, change: Any = None) -> None:
-        if not len(self.members):
-            return
         self.seed += not self.frozen.value
         self._generate()
 
@@ -192,10 +184,10 @@ class Explorer(Shown):
 
     def _generate(self, change: Any = None) -> None:
         """Run the networks."""
-        x = self.data.inputs(torch.tensor([self.index], device=self._device()))
+        x = self.data.inputs(torch.tensor([self.index], device=self.device))
         self.sketch = made_of.sketch(x, self.makers, self.count.value, self.seed, self.data.clamp)
         name = made_of.class_name(self.data, self.task, self.index)
-        self.about.value = f"example {self.index} of {self.data.name}: <b>{name}</b>"
+        self.about.value = f"example {self.index} of {html.escape(self.data.name)}: <b>{html.escape(name)}</b>"
         self._project()
 
     def _project(self, change: Any = None) -> None:
@@ -203,33 +195,34 @@ class Explorer(Shown):
         views = self._views()
         if not views:
             self.text.value = "tick at least one box above to see its views"
+            self.picture.value = self.near.value = b""
+            self._rest()
             return
-        self.picture.value = made_of.views_picture(self.sketch, views, self._look())
         self.spend = made_of.numbers(self.sketch, views, self.norm.value)
         self.text.value = made_of.table(self.spend, clamps=self.data.clamp is not None)
-        self.picture.tooltip = (
+        words = (
             f"{self.count.value} views each by {made_of.in_words(list(views))} of {self._name()}, with their perturbations "
             f"below, at eps {self.eps.value:.3g} in {made_of.name_of(self.norm.value)}"
         )
+        self.picture.put(made_of.views_picture(self.sketch, views, self._look()), words)
         self._rest()
 
     def _read_out(self) -> None:
         """What the encoder says of the views, and how they sound."""
         views = self._views()
-        if not views:
-            return
-        if self.encoder is not None and self.memory is not None:
+        if self.encoder is not None and self.memory is not None and views:
             found = self.found = made_of.compare(self.encoder, self.memory, self.sketch.x, views)
             self.text.value = made_of.table(self.spend, found, clamps=self.data.clamp is not None)
             task = self.task if self.task in self.memory.data.classes else next(iter(self.memory.data.classes))
-            self.near.value = made_of.neighbours_picture(self.memory, found, self._look(), task, self.sketch.x)
-            self.near.tooltip = (
+            words = (
                 f"the nearest training examples to {self._name()} and to the first view of each of "
                 f"{made_of.in_words(list(views))}"
             )
+            self.near.put(made_of.neighbours_picture(self.memory, found, self._look(), task, self.sketch.x), words)
         if isinstance(self.data, SpeechDataset):
-            for name, sound in made_of.sounds_of(self.data, self.index, self.sketch, views).items():
-                self.players[name].value = sound
+            sounds = made_of.sounds_of(self.data, self.index, self.sketch, views)
+            for name, player in self.players.items():
+                player.value = sounds.get(name, b"")
 
     def _views(self) -> dict[str, Tensor]:
         """The views of those makers whose boxes are ticked."""
@@ -242,9 +235,6 @@ class Explorer(Shown):
 
     def _name(self) -> str:
         return f"example {self.index} ({made_of.class_name(self.data, self.task, self.index)})"
-
-    def _device(self) -> torch.device:
-        return next(iter(self.data.targets.values())).device
 
 
 def of_run(run: Run, data: Dataset, **settings: Any) -> Explorer:
@@ -260,8 +250,11 @@ def of_shipped(name: str, data: Splits, **settings: Any) -> Explorer:
 
 def _beside(recipe: Recipe, trained: nn.Module, data: Dataset) -> dict[str, nn.Module]:
     """A trained viewmaker, where there is one, the same network before its training, and noise of the same budget."""
-    makers = {"trained": trained} if any(isinstance(part, Viewmaker) for part in trained.modules()) else {}
+    term = next((term for term in recipe.views.split("+") if term.startswith("viewmaker")), "viewmaker")
+    found = [part for part in trained.modules() if isinstance(part, Viewmaker) and term != "viewmaker:untrained"]
+    makers: dict[str, nn.Module] = {"trained": found[-1]} if found else {}
     device = next(iter(data.targets.values())).device
     with seeded(recipe.seed):
-        makers["untrained"] = place(build_views(recipe.replace(views="viewmaker"), data), device)
+        build_encoder(recipe, data)  # `vmlite.pretrain.start` draws its weights first
+        makers["untrained"] = place(build_views(recipe.replace(views=term), data), device)
     return makers | {"random noise": L1Noise(recipe.eps, recipe.norm, data.clamp)}

@@ -26,7 +26,7 @@ from vmlite.datasets import Dataset
 from vmlite.pretrain import Run, pretrain
 from vmlite.show import progress
 from vmlite.show.progress import Measured
-from vmlite.show.shown import SLIDER_STEP, Picture, Shown, budget_slider, picture
+from vmlite.show.shown import SLIDER_STEP, Shown, budget_slider, picture
 
 _told = threading.Condition()  # guards what panels know of each other, and is notified of every change
 _working: list[Panel] = []  # those with a thread
@@ -189,9 +189,9 @@ class Panel(Shown):
         """Give the views and the recipe the budget that the slider was moved to."""
         with _told:
             eps, self._eps = self._eps, None
-        if eps is not None:
-            progress.set_eps(self.run, eps)
-            self._due = 0.0
+            if eps is not None:
+                progress.set_eps(self.run, eps)
+                self._due = 0.0
 
     def _after_step(self) -> None:
         step = self.run.step
@@ -210,7 +210,7 @@ class Panel(Shown):
         self._speed = (self.run.step - step) / max(began - last, 1e-6)
         self._show_views(accuracy)
         curves = progress.curves(self.run.history[: self.run.step], self.measured, self.sample.chance)
-        _put(self.curves, curves, progress.curves_in_words(self.run.history[: self.run.step], self.measured))
+        self.curves.put(curves, progress.curves_in_words(self.run.history[: self.run.step], self.measured))
         self._refresh()
         now = time.monotonic()
         self._due = now + max(self.every, 9 * (now - began))
@@ -222,7 +222,7 @@ class Panel(Shown):
         found = progress.measured(self.run, sample.x, views, told)
         if self.state != "ready":
             self.measured.append(found)
-        _put(self.views, progress.strip(sample, views), progress.strip_in_words(sample, found))
+        self.views.put(progress.strip(sample, views), progress.strip_in_words(sample, found))
 
     # on the page
 
@@ -285,8 +285,3 @@ class Panel(Shown):
     def static_picture(self) -> bytes:
         """The curves, or before the first step the views, as PNG."""
         return (self.curves if self.run.step else self.views).value
-
-
-def _put(image: Picture, picture: bytes, words: str) -> None:
-    with image.hold_sync():
-        image.value, image.tooltip = picture, words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -129,7 +130,7 @@ class Look:
         return (x.mean(1) if self.channel is None else x[:, self.channel]).flip(1)
 
     def draw(self, x: Tensor, like: Tensor) -> tiles.Pixels:
-        """Examples (N, C, H, W) as pixels (N, h, w, 3), spectrograms on the scale of the example `like` (1, C, H, W)."""
+        """Examples (N, C, H, W) as pixels (N, h, w, 3), spectrograms on the scale of `like` (M, C, H, W)."""
         if self.data.clamp is not None and x.shape[1] in (1, 3):
             return tiles.photographs(x)
         if self.data.clamp is not None:
@@ -198,16 +199,22 @@ def numbers(made: Sketch, views: Views, norm: float) -> dict[str, Numbers]:
 
 def table(spend: Mapping[str, Numbers], found: Comparison | None = None, clamps: bool = True) -> str:
     """The numbers as an HTML table, a row for each maker; dashes where the embeddings are not there yet."""
-    titles = ["", "realised budget", *(["clamped"] if clamps else []), "similarity to the original", "same neighbours"]
+    titles = [
+        "",
+        "realised budget",
+        *(["clamped"] if clamps else []),
+        "similarity to the original",
+        "same neighbours, view 1",
+    ]
     rows = []
     for name, n in spend.items():
-        cells = [name, f"{n.budget:.4f}", *([f"{n.clamped:.1%}"] if clamps else [])]
+        cells = [html.escape(name), f"{n.budget:.4f}", *([f"{n.clamped:.1%}"] if clamps else [])]
         if found is None:
             cells += ["–", "–"]
         else:
             s, own = found.similarity[name], set(found.nearest["original"].tolist())
             shared = len(own & set(found.nearest[name].tolist()))
-            cells += [f"{s.mean():.2f} ({s.min():.2f} to {s.max():.2f})", f"{shared} of {len(own)}"]
+            cells += [f"{s.mean():.3f} ({s.min():.3f} to {s.max():.3f})", f"{shared} of {len(own)}"]
         rows.append("".join(f"<td style='padding: 0 1em 0 0'>{cell}</td>" for cell in cells))
     head = "".join(f"<th style='padding: 0 1em 0 0; text-align: left'>{title}</th>" for title in titles)
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

@@ -19,6 +19,7 @@ from vmlite.datasets import Dataset
 from vmlite.evaluate import extract, knn, labelled
 from vmlite.pretrain import Run, seeded
 from vmlite.show import tiles
+from vmlite.show.perturbations import Look
 from vmlite.show.pictures import COLOURS
 from vmlite.viewmaker import Viewmaker
 from vmlite.views import L1Noise, spent
@@ -136,7 +137,9 @@ def neighbour_accuracy(run: Run, sample: Sample) -> float:
 
 
 def measured(run: Run, x: Tensor, views: Tensor, accuracy: float | None = None) -> Measured:
-    """The numbers of views (V, N, C, H, W) of x (N, C, H, W)."""
+    """The numbers of views (V, N, C, H, W) of x (N, C, H, W); not those of a budget that is not alone in changing x."""
+    if len(list(run.views.children())) > 1 or not budgeted(run):
+        return Measured(run.step, run.recipe.eps, math.nan, math.nan, accuracy)
     budget, clamped = spent(x.expand_as(views).flatten(0, 1), views.flatten(0, 1), run.recipe.norm)
     cut = float(clamped.mean()) if run.train.clamp else 0.0
     return Measured(run.step, run.recipe.eps, float(budget.mean()), cut, accuracy)
@@ -147,30 +150,24 @@ def strip(sample: Sample, views: Tensor) -> bytes:
 
     Of spectrograms one channel is shown, low frequencies at the bottom; of an image's change the mean over channels.
     """
-    x, views = sample.x[:SHOWN].cpu(), views[:, :SHOWN].cpu()
-    if sample.test.topic == "images":
-        change = (views[0] - x).mean(1)
-        shown = [tiles.photographs(images) for images in (x, *views)]
-    else:
-        x, views = x[:, sample.channel].flip(1), views[:, :, sample.channel].flip(2)
-        change = views[0] - x
-        low, high = float(x.min()), float(x.max())
-        shown = [tiles.colours(levels, low, high, "magma") for levels in (x, *views)]
+    x, views = sample.x[:SHOWN], views[:, :SHOWN]
+    look = Look(sample.test, sample.channel)
+    change = look.heat(views[0] - x)
+    shown = [look.draw(images, x) for images in (x, *views)]
     limit = _rounded_up(float(change.abs().max()))
     rows = [tiles.Row(name, list(row)) for name, row in zip(("original", "view", "another view"), shown, strict=True)]
     rows[0] = tiles.Row("original", list(shown[0]), sample.names[:SHOWN])
     rows.insert(2, tiles.Row("its change", list(tiles.colours(change, -limit, limit))))
-    return tiles.sheet(rows, tiles.Scale(limit, "change"))
+    return tiles.sheet(rows, tiles.Scale(limit, look.label))
 
 
 def strip_in_words(sample: Sample, found: Measured) -> str:
     """The alternative text of a strip."""
     what = "images" if sample.test.topic == "images" else "spectrograms"
     cut = f"; the clamp has cut {100 * found.clamped:.1f} % of the values" if sample.test.clamp else ""
-    return (
-        f"{min(SHOWN, len(sample.x))} {what}, two views of each after step {found.step}, and what the first changes. "
-        f"Realised budget {found.budget:.3g} of {found.eps:.3g}{cut}."
-    )
+    budget = "" if math.isnan(found.budget) else f" Realised budget {found.budget:.3g} of {found.eps:.3g}{cut}."
+    shown = min(SHOWN, len(sample.x))
+    return f"{shown} {what}, two views of each after step {found.step}, and what the first changes.{budget}"
 
 
 def curves(history: Tensor, found: Sequence[Measured], chance: float) -> bytes:
@@ -186,7 +183,8 @@ def curves(history: Tensor, found: Sequence[Measured], chance: float) -> bytes:
         axis.plot(*_running_mean(values), color=colour)
         _name(axis, f"loss of the {player}", len(losses))
     steps = [m.step for m in found]
-    axes[2].plot(steps, [m.eps for m in found], color="black", linestyle=":", linewidth=1, drawstyle="steps-pre")
+    limits = [math.nan if math.isnan(m.budget) else m.eps for m in found]
+    axes[2].plot(steps, limits, color="black", linestyle=":", linewidth=1, drawstyle="steps-pre")
     axes[2].plot(steps, [m.budget for m in found], color=COLOURS[2])
     axes[2].set_ylim(bottom=0)
     _name(axes[2], "realised budget (dots: eps)", len(losses))
@@ -206,7 +204,8 @@ def curves_in_words(history: Tensor, found: Sequence[Measured]) -> str:
     encoder, viewmaker = history[-20:].mean(0).tolist()
     told = [m.accuracy for m in found if m.accuracy is not None]
     accuracy = f", kNN accuracy {told[-1]:.1f} %, {told[0]:.1f} % at first" if told else ""
-    budget = f", realised budget {found[-1].budget:.3g} of {found[-1].eps:.3g}" if found else ""
+    there = bool(found) and not math.isnan(found[-1].budget)
+    budget = f", realised budget {found[-1].budget:.3g} of {found[-1].eps:.3g}" if there else ""
     return (
         f"Curves over {len(history)} steps. Now: loss of the encoder {encoder:.3f}, loss of the viewmaker "
         f"{viewmaker:.3f}{budget}{accuracy}."

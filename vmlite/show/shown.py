@@ -88,6 +88,11 @@ class Picture(widgets.Image):  # type: ignore[misc]
 
     description = traitlets.Unicode("").tag(sync=True)
 
+    def put(self, picture: bytes, words: str) -> None:
+        """Show a picture and its alternative text at once."""
+        with self.hold_sync():
+            self.value, self.tooltip = picture, words
+
     @traitlets.observe("value")  # type: ignore[untyped-decorator]
     def _hide_if_empty(self, change: Any) -> None:
         display = None if len(change["new"]) else "none"
