@@ -316,3 +316,4 @@ def test_a_closed_explorer_leaves_the_page(open_notebook):
     notebook.key("ArrowRight")
     notebook.execute("explorer.close()")
     notebook.page.wait_for_function("() => !document.querySelector('.vmlite-explorer')")
+    assert notebook.execute("print(explorer.box.comm)") == "None\n"

@@ -132,13 +132,18 @@ def test_the_accuracy_is_measured_at_the_beginning_and_after_each_epoch(panel):
     assert all(p.requires_grad for p in panel.run.encoder.parameters())
 
 
-def test_a_paused_panel_has_pictures_of_where_it_is(panel, allowed):
+def pause_early(panel, allowed):
+    """Start, and pause after a step or two."""
     panel.start()
     allowed.release()
     assert reached(panel, 1)
     panel.pause()
     allowed.release()
     assert panel.wait(LONG)
+
+
+def test_a_paused_panel_has_pictures_of_where_it_is(panel, allowed):
+    pause_early(panel, allowed)
     assert panel.measured[-1].step == panel.run.step
     assert f"Curves over {panel.run.step} steps" in panel.curves.tooltip
     assert f"after step {panel.run.step}," in panel.views.tooltip
@@ -170,12 +175,7 @@ def test_the_page_putting_the_handle_on_its_grid_is_no_move(panel, recipe):
 
 
 def test_eps_moved_during_a_pause_is_seen_at_once(panel, allowed):
-    panel.start()
-    allowed.release()
-    assert reached(panel, 1)
-    panel.pause()
-    allowed.release()
-    assert panel.wait(LONG)
+    pause_early(panel, allowed)
     old = panel.views.value
     panel.slider.value = 1.0
     with live._told:

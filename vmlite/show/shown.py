@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -42,14 +43,14 @@ class Later:
         self.waiting = None
 
 
-class Shown:
+class Shown(ABC):
     """A box of widgets that a notebook shows, with a picture for pages that cannot, such as on GitHub or on paper."""
 
     box: widgets.Box
 
+    @abstractmethod
     def static_picture(self) -> bytes:
         """PNG."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Take the widgets off the page and forget them."""
