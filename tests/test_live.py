@@ -469,3 +469,14 @@ def test_seeded_draws_elsewhere_neither_change_the_run_nor_are_changed(recipe, s
     assert all(same)
     assert torch.equal(panel.run.history, undisturbed.history)
     panel.close()
+
+
+def test_a_panel_made_during_another_ones_training_has_its_views(recipe, splits, allowed):
+    first = live.Panel(start(recipe, splits.train), splits.test)
+    first.start()
+    second = live.Panel(start(recipe.replace(views="expert+viewmaker"), splits.train), splits.test)
+    assert len(second.views.value)
+    allowed.release(100)
+    assert first.wait(LONG)
+    second.close()
+    first.close()

@@ -129,8 +129,8 @@ def pretrain(run: Run) -> Iterator[Run]:
     """Train to the end of the recipe, yielding `run` after every step; a resumed run goes on where it stopped.
 
     A step draws all its randomness from (seed, step) and an epoch its order from (seed, epoch), and of several processes
-    each takes its piece of the batch. So a resumed run repeats
-    an undisturbed one (on a GPU up to the rounding of its non-deterministic kernels), and whatever a consumer draws in between changes nothing.
+    each takes its piece of the batch. So a resumed run repeats an undisturbed one (on a GPU up to the rounding of its
+    non-deterministic kernels), and whatever a consumer draws in between changes nothing.
     """
     recipe, n = run.recipe, len(run.train)
     take_step = joint_step if recipe.update == "joint" else alternating_step

@@ -6,7 +6,8 @@
 Widgets only around functions that return pictures. The steps are those of `vmlite.pretrain.pretrain`, in a thread of
 their own; everything that reads or changes the networks happens in that thread between two steps. The panel draws noise
 from a generator of its own, so it trains to the same weights as `vmlite.pretrain.train`, pauses or not, as long as nothing
-else in the kernel draws from torch's global generator or changes its seed while a step is under way.
+else in the kernel draws from torch's global generator while a step is under way. What draws in a block of
+`vmlite.pretrain.seeded` waits for the step, and changes nothing.
 """
 
 from __future__ import annotations
@@ -82,8 +83,7 @@ class Panel(Shown):
         self._due, self._clock, self._speed = 0.0, (0.0, run.step), 0.0
         self._generator = torch.Generator(run.device).manual_seed(run.recipe.seed)
         self._build()
-        if training() is None:  # expert views draw from the generator that a training panel needs
-            self._show_views()
+        self._show_views()
         self._refresh()
 
     # what buttons, and notebooks, ask for
