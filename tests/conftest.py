@@ -24,7 +24,7 @@ def splits():
     return datasets.load("spirograph", input_size=12, train_size=64, test_size=32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe():
     """Thin networks, four steps an epoch, two epochs."""
     return Recipe(

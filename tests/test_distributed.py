@@ -118,43 +118,60 @@ def test_other_objectives_train_on_two_processes_and_finish(objective, recipe, t
         assert int((found["buffers"]["bank"] != before).any(1).sum()) == recipe.batch_size
 
 
-def pretraining(recipe_file, checkpoint_file, restarts=0):
+IMPATIENT = """
+import datetime
+from vmlite import distributed, pretrain
+
+distributed.PATIENCE = datetime.timedelta(seconds=10)
+pretrain.main()
+"""
+
+
+def pretraining(recipe_file, checkpoint_file, program=("-m", "vmlite.pretrain"), restarts=0):
     return torchrun(
-        "-m", "vmlite.pretrain", recipe_file, "--checkpoint", checkpoint_file, "--lines", restarts=restarts,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+        *program, recipe_file, "--checkpoint", checkpoint_file, "--lines", restarts=restarts, stdout=subprocess.PIPE
+    )
 
 
 def workers(parent):
     """The process ids of torchrun's workers, the first last."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "vmlite.pretrain" in line]
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True
+    ).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "--checkpoint" in line]
 
 
-def test_killing_a_worker_ends_in_the_result_of_an_undisturbed_run(recipe, tmp_path):
+@pytest.fixture(scope="module")
+def undisturbed(recipe, tmp_path_factory):
+    """A recipe's file, and what two processes make of it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     recipe = recipe.replace(epochs=60)
-    recipe_file = tmp_path / "recipe.json"
-    recipe_file.write_text(recipe.to_json())
-    calm = pretraining(recipe_file, tmp_path / "calm.pt")
-    disturbed_file = tmp_path / "disturbed.pt"
-    assert calm.communicate(timeout=300) is not None
-    assert calm.returncode == 0
-    disturbed = pretraining(recipe_file, disturbed_file, restarts=2)
-    for _ in range(3000):
-        if disturbed_file.exists() or disturbed.poll() is not None:
-            break
+    (folder / "recipe.json").write_text(recipe.to_json())
+    calm = pretraining(folder / "recipe.json", folder / "calm.pt")
+    _, errors = calm.communicate(timeout=300)
+    assert calm.returncode == 0, errors
+    return folder / "recipe.json", torch.load(folder / "calm.pt")
+
+
+@pytest.mark.parametrize(("what", "told"), [(signal.SIGKILL, "exitcode: -9"), (signal.SIGSTOP, "Timed out")])
+def test_a_lost_worker_changes_nothing_in_the_end(what, told, undisturbed, tmp_path):
+    """One that is gone, and one that hangs: the others give up waiting, and torchrun starts all again."""
+    recipe_file, calm = undisturbed
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    disturbed = pretraining(recipe_file, tmp_path / "disturbed.pt", [tmp_path / "impatient.py"], restarts=10)
+    while not (tmp_path / "disturbed.pt").exists() and disturbed.poll() is None:
         time.sleep(0.02)
     found = workers(disturbed.pid)
     assert len(found) == 2, "the run ended before it could be disturbed"
-    os.kill(found[1], signal.SIGKILL)
+    os.kill(found[1], what)
     _, errors = disturbed.communicate(timeout=300)
     assert disturbed.returncode == 0, errors
-    assert "exitcode: -9" in errors
-    a, b = (torch.load(tmp_path / name) for name in ("calm.pt", "disturbed.pt"))
-    assert a["step"] == b["step"] == 60 * 4
+    assert told in errors
+    ended = torch.load(tmp_path / "disturbed.pt")
+    assert ended["step"] == calm["step"] == 60 * 4
     for part in ("encoder", "views"):
-        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])
-    assert torch.equal(a["history"], b["history"])
+        assert all(torch.equal(ended[part][key], calm[part][key]) for key in calm[part])
+    assert torch.equal(ended["history"], calm["history"])
 
 
 def test_alone_nothing_is_gathered_averaged_or_wrapped(generator):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vmlite.environment import find_device
+
+PATIENCE = timedelta(minutes=5)  # a process that waits longer for the others fails, and torchrun starts all again
 
 
 def processes() -> int:
@@ -42,7 +45,8 @@ def join(device: str) -> torch.device:
         check_processes(int(os.environ["LOCAL_WORLD_SIZE"]), device)
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     who: dict[str, Any] = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
-    dist.init_process_group("nccl" if on_gpu else "gloo", **(who | {"store": lent} if (lent := _lent_store()) else {}))
+    meeting = who | {"store": lent} if (lent := _lent_store()) else {}
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE, **meeting)
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else find_device(device)
 
 
