@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from vmlite import hardware
+from vmlite.evaluate import evaluating
 from vmlite.hardware import check_precision, compile_networks, keep_memory, memory_advice
 from vmlite.pretrain import pretrain, start
+from vmlite.viewmaker import Viewmaker
 
 COUNT = """
 import resource, sys, torch
@@ -74,18 +76,18 @@ def test_a_compiled_network_computes_the_same_and_keeps_its_names():
     assert fast.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_compiling_draws_the_same_noise():
-    class Noisy(nn.Module):
-        def forward(self, x):
-            return x + torch.rand_like(x)
-
-    fast = Noisy()
+def test_a_compiled_viewmaker_makes_the_same_views_in_batches_of_any_size():
+    plain = Viewmaker(3, width=2, blocks=0)
+    fast = copy.deepcopy(plain)
     if not compile_networks([fast], torch.device("cpu")):
         pytest.skip("this machine has no compiler")
-    torch.manual_seed(0)
-    found = fast(torch.zeros(5))
-    torch.manual_seed(0)
-    torch.testing.assert_close(found, torch.rand(5))
+    for n in (4, 3):
+        x = torch.rand(n, 3, 8, 8)
+        with torch.random.fork_rng():
+            found = fast(x)
+        torch.testing.assert_close(found, plain(x))
+    with evaluating(fast), torch.no_grad():
+        assert fast(torch.rand(2, 3, 8, 8)).shape == (2, 3, 8, 8)
 
 
 def test_a_recipe_has_encoder_and_viewmaker_compiled(recipe, splits, monkeypatch):

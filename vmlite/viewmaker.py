@@ -107,7 +107,8 @@ class Viewmaker(nn.Module):
         quarter = _half(_half(full))
         shapes = [full] + [quarter] * len(self.blocks)
         return [
-            self.noise_scale * torch.rand(len(x), 1, *shape, device=x.device, generator=generator) for shape in shapes
+            self.noise_scale * torch.empty(len(x), 1, *shape, device=x.device).uniform_(generator=generator)
+            for shape in shapes
         ]
 
     def generate(self, x: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
