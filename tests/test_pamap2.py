@@ -168,12 +168,12 @@ def test_steps_within_half_a_step_are_no_jumps():
     assert stretches([0, 0.01, 0.014, 0.03]) == [[0, 2], [2, 3], [3, 4]]
 
 
-@given(start=st.floats(0, 30_000), jumps=st.sets(st.integers(1, 399), max_size=5), back=st.booleans())
+@given(start=st.integers(0, 3_000_000), jumps=st.sets(st.integers(1, 399), max_size=5), back=st.booleans())
 def test_float32_timestamps_find_exactly_the_jumps(start, jumps, back):
     """Up to hours into a recording, with two decimals as in the file, even where a single row is missing."""
     steps = np.ones(400)
-    steps[list(jumps)] = -500 if back and start > 2_000 else 2
-    timestamps = (start + np.cumsum(steps) / 100).round(2)
+    steps[list(jumps)] = -500 if back and start > 200_000 else 2
+    timestamps = (start + np.cumsum(steps)) / 100
     edges = [0, *sorted(jumps), 400]
     assert stretches(timestamps) == [[a, b] for a, b in itertools.pairwise(edges)]
 
