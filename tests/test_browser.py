@@ -144,10 +144,11 @@ def check_explorer(notebook):
     notebook.focus(".vmlite-example")
     with notebook.new_picture(".vmlite-views"):
         notebook.key("ArrowRight")
-    before = notebook.png(".vmlite-views")
+    before, numbers = notebook.png(".vmlite-views"), notebook.widget(".vmlite-numbers").inner_text()
     with notebook.new_picture(".vmlite-views"):
         notebook.press("New noise", ".vmlite-explorer")
     assert notebook.png(".vmlite-views") != before
+    notebook.page.wait_for_function(RESTED, arg=numbers)
 
 
 def test_notebook_01_explores_and_trains(open_notebook):
