@@ -30,10 +30,10 @@ if __name__ == "__main__":
     kept = results.read(OUT) if (OUT / "results.json").exists() else {"rows": [], "seconds": 0.0}
     rows, spent, began = kept["rows"], kept["seconds"], time.time()
     done = {(row["condition"] or row["views"], row["seed"]) for row in rows}
-    asked = [(name, seed) for seed in range(8) for name, (seeds, _) in STEPS.items() if seed < seeds]
+    asked = [(seed, name) for name, (seeds, _) in STEPS.items() for seed in range(seeds)]
     base = preset("quick", device="cpu")
     data = load_data(base)
-    for name, seed in asked:
+    for seed, name in sorted(asked):
         if (name, seed) in done:
             continue
         recipe = base.replace(seed=seed, **STEPS[name][1])
