@@ -23,6 +23,7 @@ from vmlite.evaluate import (
     evaluate,
     evaluating,
     extract,
+    extract_views,
     fit_labels,
     knn,
     labelled,
@@ -294,6 +295,20 @@ def test_paper_probe_keeps_views_on_in_training_and_off_in_validation(run, split
     assert 0 <= value <= 100
     torch.manual_seed(1)
     assert paper_probe(run, splits.test, pool=pool, epochs=2, batch_size=16, progress=False) == value
+
+
+def test_extract_views_are_the_features_of_one_view_of_each_example(run):
+    before = snapshot(run)
+    index = torch.arange(20)
+    torch.manual_seed(0)
+    found = extract_views(run, index, batch_size=8)
+    torch.manual_seed(0)
+    with torch.no_grad(), evaluating(run.encoder, run.views):
+        parts = [run.encoder.features(run.views(run.draw(part))) for part in index.split(8)]
+    assert torch.equal(found, torch.cat(parts))
+    assert not torch.equal(found, extract(run.encoder, run.train, index=index))
+    assert not found.requires_grad
+    assert_untouched(run, before)
 
 
 def coloured(n, seed):

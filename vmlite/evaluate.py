@@ -56,6 +56,13 @@ def extract(
 
 
 @torch.no_grad()
+def extract_views(run: Run, index: Tensor, pool: bool = True, batch_size: int = 500) -> Tensor:
+    """Features, as of `extract`, of one view of each of the run's training examples `index`."""
+    with evaluating(run.encoder, run.views):
+        return torch.cat([run.encoder.features(run.views(run.draw(part)), pool) for part in index.split(batch_size)])
+
+
+@torch.no_grad()
 def raw_inputs(data: Dataset, index: Tensor | None = None, batch_size: int = 512) -> Tensor:
     """The network inputs, flattened: the features of a linear classifier without any encoder; None: of all examples."""
     return torch.cat([data.inputs(i).flatten(1) for i in _all(data, index).split(batch_size)])
@@ -151,19 +158,23 @@ def paper_probe(
     part, part_test = labelled(train, task), labelled(test, task)
     y = train.targets[task][part]
 
-    def features(index: Tensor) -> Tensor:
-        with torch.no_grad():
-            return run.encoder.features(run.views(run.draw(index)), pool)
-
-    with evaluating(run.encoder, run.views), seeded("paper_probe"):
-        width = features(torch.zeros(1, dtype=torch.long, device=y.device)).shape[1]
+    with seeded("paper_probe"):
+        width = extract_views(run, torch.zeros(1, dtype=torch.long, device=y.device), pool).shape[1]
         classifier = nn.Linear(width, len(train.classes[task])).to(y.device)
         optimizer = torch.optim.SGD(classifier.parameters(), lr, momentum=0.9)
 
         def drops(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
             return torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * steps), int(0.8 * steps)])
 
-        _fit(lambda index: classifier(features(part[index])), y, optimizer, drops, epochs, batch_size, progress)
+        _fit(
+            lambda index: classifier(extract_views(run, part[index], pool)),
+            y,
+            optimizer,
+            drops,
+            epochs,
+            batch_size,
+            progress,
+        )
     with torch.no_grad():
         logits = classifier(extract(run.encoder, test, pool, part_test))
     return percent(logits.argmax(1), test.targets[task][part_test])
