@@ -43,19 +43,20 @@ def test_timestamps_are_ten_milliseconds_apart_in_the_file(rows):
     assert written == [b"%.2f" % (5 + i / 100) for i in range(3000)]
 
 
-def test_a_plan_has_five_bouts_of_each_activity_with_transients_between():
-    stretches = plan(np.random.default_rng(0))
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_plan_has_each_activity_as_often_as_asked_with_transients_between(times):
+    stretches = plan(np.random.default_rng(0), times)
     named = [s for s in stretches if s.activity]
-    assert sorted(s.activity for s in named) == sorted(5 * list(ACTIVITIES))
-    assert all(12 * RATE <= s.stop - s.start <= 15 * RATE for s in named)
+    assert sorted(s.activity for s in named) == sorted(times * list(ACTIVITIES))
+    assert all(54 * RATE <= s.stop - s.start <= 66 * RATE for s in named)
     assert all((a.activity == 0) != (b.activity == 0) and a.stop == b.start for a, b in itertools.pairwise(stretches))
 
 
-def test_a_recording_holds_its_plan_up_to_its_end(rows):
-    ends = [len(bout) for activity in ACTIVITIES for bout in bouts(rows, activity)]
+def test_a_recording_holds_each_activity_once_and_that_of_a_test_participant_three_times(rows):
     assert set(rows[:, 1]) == {0, *ACTIVITIES}
-    assert len(ends) in (57, 58)
-    assert sum(length < 12 * RATE for length in ends) <= (rows[-1, 1] > 0)
+    assert all(len(bouts(rows, activity)) == 1 for activity in ACTIVITIES)
+    tested = record(106, 7)
+    assert all(len(bouts(tested, activity)) == 3 for activity in ACTIVITIES)
 
 
 def test_heart_rate_is_in_every_eleventh_row_and_rises_with_effort(rows):
@@ -172,6 +173,10 @@ def test_times_beyond_a_thousand_seconds_are_written_in_full():
     assert [line.split()[0] for line in text(rows).splitlines()] == [b"999.98", b"999.99", b"1000.00", b"1234.56"]
 
 
-def test_a_recording_has_its_length(rows):
-    assert len(rows) == 995 * RATE
-    assert np.allclose(np.diff(rows[:, 0]), 1 / RATE)
+def test_the_last_orientation_column_flickers_about_a_hundredth_and_the_others_stand_still(rows):
+    for unit in UNITS:
+        turned = columns(rows, unit, 13, 4)
+        assert np.array_equal(np.ptp(turned, 0) > 0, [False, False, False, True])
+        levels = [columns(bout, unit, 16, 1).std() for activity in ACTIVITIES for bout in bouts(rows, activity)]
+        assert 0.005 < np.median(levels) < 0.08
+        assert max(levels) > 1.5 * min(levels)

@@ -105,10 +105,11 @@ def linear_predictions(x: Tensor, y: Tensor, x_test: Tensor, l2: float = L2) -> 
 
     x, x_test = standardise(x.float(), x_test.float())
     if x.shape[1] > len(x):
-        size, basis = torch.linalg.eigh((x @ x.T).double())
+        products = x @ x.T
+        size, basis = torch.linalg.eigh(products.double())
         kept = size > 1e-9 * size[-1]
         rotation = (basis[:, kept] / size[kept].sqrt()).float()
-        x, x_test = (x @ x.T) @ rotation, (x_test @ x.T) @ rotation
+        x, x_test = products @ rotation, (x_test @ x.T) @ rotation
     with threadpool_limits(1):  # L-BFGS on matrices of this size is slower with more threads
         model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-4, max_iter=2000).fit(x.cpu().numpy(), y.cpu().numpy())
     return torch.as_tensor(model.predict(x_test.cpu().numpy()), device=y.device)

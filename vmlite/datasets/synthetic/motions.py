@@ -13,16 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 4
+VERSION = 5
 RATE = 100  # rows per second
 COLUMNS = 54
 PARTICIPANTS = tuple(range(101, 110))
 LIMBS = ("hand", "chest", "ankle")
 GRAVITY = 9.81  # m/s^2
 FIELD = (20.0, 0.0, -43.0)  # the earth's, north and up, in microtesla
-LENGTH = 995  # seconds of a recording; what would follow is left out
-BOUTS = 5  # of each activity
-BOUT = (12.0, 15.0)  # seconds
+BOUT = (54.0, 66.0)  # seconds
+TIMES = {105: 3, 106: 3}  # how often a participant does each activity, else once; these two are for testing
 TRANSIENT = (3.0, 5.0)
 EDGE = 41  # rows in which a movement begins or ends
 LEVER = {"hand": 0.35, "chest": 0.15, "ankle": 0.35}  # metres from the joint to the unit
@@ -96,15 +95,15 @@ class Stretch(NamedTuple):
 
 
 def record(participant: int, seed: int = 0) -> Array:
-    """One participant's file (T, 54): `LENGTH` seconds at 100 Hz, NaN where a value is missing.
+    """One participant's file (T, 54): rows of 10 ms, NaN where a value is missing.
 
-    Five bouts of each of the twelve activities, in an order of the participant's own; the last ones may be left out.
-    Raises ValueError for participants other than 101 to 109.
+    About a minute of each of the twelve activities, in an order of the participant's own; participants 105 and 106 do
+    all of them three times. Raises ValueError for participants other than 101 to 109.
     """
     if participant not in PARTICIPANTS:
         raise ValueError(f"participant must be from {PARTICIPANTS[0]} to {PARTICIPANTS[-1]}, got {participant}.")
     rng = np.random.default_rng([seed, participant])
-    stretches = plan(rng)
+    stretches = plan(rng, TIMES.get(participant, 1))
     n = stretches[-1].stop
     rows = np.full((n, COLUMNS), np.nan)
     rows[:, 0] = np.arange(n) / RATE + 5
@@ -115,12 +114,12 @@ def record(participant: int, seed: int = 0) -> Array:
     heading, moves = perform(rng, stretches, CADENCE[person], VIGOUR[person])
     for i, limb in enumerate(LIMBS):
         rows[:, 3 + 17 * i : 20 + 17 * i] = sense(rng, stretches, heading, *moves[limb])
-    return rows[: LENGTH * RATE]
+    return rows
 
 
-def plan(rng: np.random.Generator) -> list[Stretch]:
-    """The bouts of a recording and what lies between."""
-    order = np.concatenate([rng.permutation(list(ACTIVITIES)) for _ in range(BOUTS)])
+def plan(rng: np.random.Generator, times: int = 1) -> list[Stretch]:
+    """The bouts of a recording, each activity `times` times, and what lies between."""
+    order = np.concatenate([rng.permutation(list(ACTIVITIES)) for _ in range(times)])
     stretches, start = [], 0
     for activity in order:
         for kind, seconds in ((0, TRANSIENT), (int(activity), BOUT)):
@@ -217,7 +216,7 @@ def sense(rng: np.random.Generator, stretches: list[Stretch], heading: Array, an
         gravity, field, rate = (turn(v, axis, -angle) for v in (gravity, field, rate))
         rate[:, axis] += np.gradient(angle, 1 / RATE)
     true = gravity + turn(turn(push, 2, -spin), 0, -tilt)
-    hum = np.exp(slow(rng, stretches, 0.3, 1.0))[:, None]
+    hum = np.exp(slow(rng, stretches, 0.3, 0.5))[:, None]
     true += rattle(rng, stretches)
     rate += 0.2 * rattle(rng, stretches)
 
@@ -232,6 +231,7 @@ def sense(rng: np.random.Generator, stretches: list[Stretch], heading: Array, an
     rows[:, 7:10] = measured(rate, 0.01, 0.02)
     rows[:, 10:13] = measured(field, 0.3, 4.0)
     rows[:, 13:] = 1, 0, 0, 0
+    rows[:, 16] = 0.02 * np.exp(np.clip(slow(rng, stretches, 0.2, 0.5), -3, 3)) * rng.standard_normal(n)
     for start in rng.integers(0, n - 100, 6):
         rows[start : start + rng.integers(2, 40)] = np.nan
     return rows
@@ -245,7 +245,7 @@ def rattle(rng: np.random.Generator, stretches: list[Stretch]) -> Array:
         octaves = np.log(np.fft.rfftfreq(n, 1 / RATE).clip(0.3))[:, None]
         centres, widths = rng.uniform(np.log(3), np.log(45), 2), rng.uniform(0.3, 1, 2)
         shape = np.exp(-(((octaves - centres) / widths) ** 2)) @ np.exp(rng.uniform(-2, 2, 2))
-        shape *= np.exp(rng.uniform(-3.5, 0)) / np.sqrt(np.mean(shape**2))
+        shape *= np.exp(rng.uniform(-3.5, -2)) / np.sqrt(np.mean(shape**2))
         noise = np.fft.irfft(np.fft.rfft(rng.standard_normal((n, 3)), axis=0) * shape[:, None], n, axis=0)
         made.append(noise * np.exp(0.3 * wander(rng, n, 4))[:, None])
     return np.concatenate(made)
