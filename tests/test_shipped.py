@@ -79,7 +79,7 @@ def test_the_viewmaker_makes_views_within_the_budget_of_its_recipe(name, generat
         assert (size <= made.recipe.eps * 1.0001).all()
         assert 0 <= views.min() <= views.max() <= 1
     else:
-        torch.testing.assert_close(size, torch.full((4,), made.recipe.eps))
+        torch.testing.assert_close(size, torch.full((4,), made.recipe.eps), rtol=2e-5, atol=0)  # of rounding
     if name in BUDGETS:
         assert made[2:] == (None, None, None)
     else:
@@ -88,7 +88,7 @@ def test_the_viewmaker_makes_views_within_the_budget_of_its_recipe(name, generat
             assert made.encoder(views).shape == (4, made.recipe.embedding_dim)
 
 
-@pytest.mark.parametrize("run", ["eps0.02", "eps0.05", "seed0", "eps0.2", "eps0.5", "eps2.0"])
+@pytest.mark.parametrize("run", ["eps0.02", "eps0.05", "eps0.1", "seed0", "eps0.5", "eps2.0"])
 def test_the_sweep_is_that_of_notebook_04(run):
     kept = json.loads((KEPT / f"quick-{run}" / "results.json").read_text())["recipe"]
     there = Recipe.from_json(json.dumps(kept))
@@ -108,9 +108,11 @@ def similarities(encoder, views, x):
     return first @ second.T
 
 
-@pytest.mark.parametrize("name", WITH_ENCODER)
+@pytest.mark.parametrize(  # what is left of the loss; the budget of motions, .2, leaves 1.6 in training too
+    ("name", "left"), [("spirograph", 0.3), ("voices", 0.3), ("motions", 0.5)]
+)
 @torch.no_grad()
-def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(name):
+def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(name, left):
     made, (x, train) = load(name), examples(name)
 
     def loss(encoder):
@@ -119,7 +121,7 @@ def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(n
     with seeded("test"):
         untrained = build_encoder(made.recipe, train)
         untrained(train.inputs(torch.arange(48)))
-        assert loss(made.encoder) < 0.3 * loss(untrained.eval())
+        assert loss(made.encoder) < left * loss(untrained.eval())
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -231,6 +231,7 @@ def sense(rng: np.random.Generator, stretches: list[Stretch], heading: Array, an
     rows[:, 7:10] = measured(rate, 0.01, 0.02)
     rows[:, 10:13] = measured(field, 0.3, 4.0)
     rows[:, 13:] = 1, 0, 0, 0
+    # what marks a bout and says nothing of the activity: the noise of one column, at a level of its own
     rows[:, 16] = 0.02 * np.exp(np.clip(slow(rng, stretches, 0.2, 0.5), -3, 3)) * rng.standard_normal(n)
     for start in rng.integers(0, n - 100, 6):
         rows[start : start + rng.integers(2, 40)] = np.nan
