@@ -108,12 +108,11 @@ def similarities(encoder, views, x):
     return first @ second.T
 
 
-@pytest.mark.parametrize(  # what is left of the loss; the budget of motions, .2, leaves 1.6 in training too
-    ("name", "left"), [("spirograph", 0.3), ("voices", 0.3), ("motions", 0.5)]
-)
+@pytest.mark.parametrize("name", WITH_ENCODER)
 @torch.no_grad()
-def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(name, left):
+def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(name):
     made, (x, train) = load(name), examples(name)
+    made.viewmaker.eps = min(made.viewmaker.eps, 0.1)  # at .2, the budget of motions, a third of the loss is left
 
     def loss(encoder):
         return F.cross_entropy(similarities(encoder, made.viewmaker, x) / made.recipe.temperature, torch.arange(48))
@@ -121,7 +120,7 @@ def test_a_shipped_encoder_tells_apart_examples_that_an_untrained_one_confuses(n
     with seeded("test"):
         untrained = build_encoder(made.recipe, train)
         untrained(train.inputs(torch.arange(48)))
-        assert loss(made.encoder) < left * loss(untrained.eval())
+        assert loss(made.encoder) < 0.3 * loss(untrained.eval())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
