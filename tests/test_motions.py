@@ -55,6 +55,7 @@ def test_a_plan_has_each_activity_as_often_as_asked_with_transients_between(time
 def test_a_recording_holds_each_activity_once_and_that_of_a_test_participant_three_times(rows):
     assert set(rows[:, 1]) == {0, *ACTIVITIES}
     assert all(len(bouts(rows, activity)) == 1 for activity in ACTIVITIES)
+    assert np.allclose(np.diff(rows[:, 0]), 1 / RATE)
     tested = record(106, 7)
     assert all(len(bouts(tested, activity)) == 3 for activity in ACTIVITIES)
 
