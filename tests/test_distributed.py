@@ -56,15 +56,15 @@ class TwoStreams:
     def __init__(self, views, keys):
         self.views, self.keys, self.states = views, keys, [None, None]
 
-    def __call__(self, x):
+    def __call__(self, x, count=1):
         made = []
         for i, half in enumerate(x.chunk(2)):
             with seeded(*self.keys[i]):
                 if self.states[i] is not None:
                     torch.set_rng_state(self.states[i])
-                made.append(self.views(half))
+                made.append(self.views(half, count=count).chunk(count))
                 self.states[i] = torch.get_rng_state()
-        return torch.cat(made)
+        return torch.cat([view for both in zip(*made, strict=True) for view in both])
 
 
 def reference(recipe, train, reverse):

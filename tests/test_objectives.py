@@ -11,6 +11,7 @@ from torch import nn
 from vmlite import checkpoint
 from vmlite.objectives import BYOL, Batch, InstDisc, NTXent, Objective, nt_xent
 from vmlite.pretrain import pretrain, start
+from vmlite.views import Chain, L1Noise
 
 UPDATES = ("alternating", "joint")
 OBJECTIVES = ("simclr", "instdisc", "byol")
@@ -110,7 +111,7 @@ def test_ntxent_uses_two_fresh_views_in_one_encoder_call():
             return x.flatten(1)
 
     x = torch.rand(4, 1, 2, 3)
-    loss, other = NTXent(0.5)(Recorder(), lambda x: x + torch.rand_like(x), Batch(x, torch.arange(4)))
+    loss, other = NTXent(0.5)(Recorder(), Chain(L1Noise(0.3)), Batch(x, torch.arange(4)))
     assert len(calls) == 1
     z1, z2 = calls[0].flatten(1).chunk(2)
     assert not torch.equal(z1, z2)
@@ -198,8 +199,8 @@ def byol(predictor=None, momentum=0.9):
 def test_byol_against_a_slow_reference():
     encoder, objective = byol()
     nn.init.normal_(objective.target[1].weight)
-    x, shift = torch.rand(5, 6, 1, 1), iter([0.3, -0.2])
-    loss, other = objective(encoder, lambda x: x + next(shift), Batch(x, torch.arange(5)))
+    x = torch.rand(5, 6, 1, 1)
+    loss, other = objective(encoder, lambda x, count: torch.cat([x + 0.3, x - 0.2]), Batch(x, torch.arange(5)))
     predicted = objective.predictor(encoder(torch.cat([x + 0.3, x - 0.2])))
     t1, t2 = objective.target(x + 0.3), objective.target(x - 0.2)
     expected = sum(2 - 2 * cosine(predicted[i], t2[i]) for i in range(5))
@@ -211,17 +212,17 @@ def test_byol_against_a_slow_reference():
 def test_byol_loss_is_zero_where_the_prediction_equals_the_target():
     encoder, objective = byol(nn.Identity())
     batch = Batch(torch.rand(5, 6, 1, 1), torch.arange(5))
-    assert float(objective(encoder, nn.Identity(), batch)[0].detach()) == pytest.approx(0, abs=1e-6)
+    assert float(objective(encoder, Chain(nn.Identity()), batch)[0].detach()) == pytest.approx(0, abs=1e-6)
     flipped = nn.Linear(4, 4, bias=False)
     flipped.weight.data = -torch.eye(4)
     objective.predictor = flipped
-    assert float(objective(encoder, nn.Identity(), batch)[0].detach()) == pytest.approx(4, abs=1e-5)
+    assert float(objective(encoder, Chain(nn.Identity()), batch)[0].detach()) == pytest.approx(4, abs=1e-5)
 
 
 def test_byol_target_moves_by_the_ema_alone():
     encoder, objective = byol(momentum=0.9)
     old = [p.clone() for p in objective.target.parameters()]
-    loss, _ = objective(encoder, nn.Identity(), Batch(torch.rand(5, 6, 1, 1), torch.arange(5)))
+    loss, _ = objective(encoder, Chain(nn.Identity()), Batch(torch.rand(5, 6, 1, 1), torch.arange(5)))
     loss.backward()
     assert all(p.grad is None and not p.requires_grad for p in objective.target.parameters())
     with torch.no_grad():
@@ -291,6 +292,8 @@ def test_batch_norm_sees_both_views_together_or_each_alone(batch_norm, sizes):
         return x.flatten(1)
 
     x = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = NTXent(batch_norm=batch_norm).loss(encoder, lambda x: x + 1, Batch(x, torch.arange(4)))
+    found = NTXent(batch_norm=batch_norm).loss(
+        encoder, lambda x, count: torch.cat([x + 1] * count), Batch(x, torch.arange(4))
+    )
     assert seen == sizes
     torch.testing.assert_close(found, nt_xent((x + 1).flatten(1), (x + 1).flatten(1)))

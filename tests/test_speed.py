@@ -10,6 +10,7 @@ from vmlite import floor, hardware, speed
 from vmlite.floor import flops, traffic
 from vmlite.pretrain import start
 from vmlite.speed import PLAIN, PRODUCT, VARIANTS, interleaved, parts, random_images, ratios, stepper
+from vmlite.views import Chain
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_ratio_is_the_median_over_rounds_and_not_the_ratio_of_medians():
 
 def test_counted_work_equals_a_hand_count(recipe, images):
     run = start(recipe, images)
-    run.views = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, bias=False))
+    run.views = Chain(nn.Conv2d(3, 3, 3, padding=1, bias=False))
     run.encoder = nn.Sequential(
         nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(5 * 144, 7, bias=False)
     )
@@ -65,7 +66,7 @@ def test_counted_work_equals_a_hand_count(recipe, images):
 def test_traffic_is_what_operations_read_and_write_and_views_of_a_tensor_are_free(recipe, images):
     run = start(recipe, images)
     conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
-    run.views = nn.Sequential(conv, nn.Flatten(), nn.ReLU(), nn.Unflatten(1, (3, 12, 12)))
+    run.views = Chain(conv, nn.Flatten(), nn.ReLU(), nn.Unflatten(1, (3, 12, 12)))
     image, weight = 4 * 3 * 144, 4 * 3 * 3 * 9
     assert traffic(run)["viewmaker"] == 4 * image + weight // 2  # counted on two examples, which share the weight
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from vmlite.pretrain import seeded
 from vmlite.viewmaker import NORMS, Viewmaker, dct2, perturb, project
 
 SHAPES = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
@@ -179,6 +180,38 @@ def test_each_noise_map_matters():
     for i in range(4):
         changed = [1 - n if i == j else n for j, n in enumerate(noise)]
         assert (viewmaker(x, changed) - view).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("options", [{}, {"frequency_domain": True}, {"downsample_to": (9, 10)}, {"clamp": (0.0, 1.0)}])
+def test_several_views_at_once_are_those_of_as_many_calls(options):
+    viewmaker, x = Viewmaker(width=4, **options).double(), torch.rand(2, 3, 12, 14).double()
+    noises = [[n.double() for n in viewmaker.draw_noise(x)] for _ in range(3)]
+    expected = torch.cat([viewmaker(x, noise) for noise in noises])
+    together = viewmaker(x, [torch.cat(maps) for maps in zip(*noises, strict=True)], count=3)
+    torch.testing.assert_close(together, expected)
+    with seeded("views"):
+        fresh = viewmaker.float()(x.float(), count=3)
+    with seeded("views"):
+        torch.testing.assert_close(fresh, torch.cat([viewmaker(x.float()) for _ in range(3)]))
+    assert (fresh[:2] - fresh[2:4]).abs().max() > 1e-3
+
+
+def test_the_gradient_of_several_views_is_the_sum_of_each_ones():
+    viewmaker, x = Viewmaker(width=4).double(), torch.rand(2, 3, 12, 12, requires_grad=True, dtype=torch.double)
+    noises = [[n.double() for n in viewmaker.draw_noise(x)] for _ in range(2)]
+    weights = torch.randn(4, 3, 12, 12).double()
+    inputs = [x, *viewmaker.parameters()]
+    apart = torch.cat([viewmaker(x, noise) for noise in noises])
+    together = viewmaker(x, [torch.cat(maps) for maps in zip(*noises, strict=True)], count=2)
+    expected, found = (torch.autograd.grad((views * weights).sum(), inputs) for views in (apart, together))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_first_convolution_sees_input_and_noise_joined():
+    viewmaker, x = Viewmaker(5, width=4).double(), torch.rand(2, 5, 9, 11).double()
+    noise = torch.rand(2, 1, 9, 11).double()
+    torch.testing.assert_close(viewmaker._first(x, noise), viewmaker.down[0](torch.cat([x, noise], 1)))
 
 
 def test_noise_scale():

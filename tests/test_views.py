@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vmlite.viewmaker import NORMS
-from vmlite.views import ImageExpert, L1Noise, measure
+from vmlite.pretrain import seeded
+from vmlite.viewmaker import NORMS, Viewmaker
+from vmlite.views import Chain, ImageExpert, L1Noise, measure
 
 
 def size(p, norm):
@@ -49,6 +50,19 @@ def test_noise_is_gaussian_before_the_projection():
     assert noise.mean().abs() < 0.03
     assert noise.std() == pytest.approx(1, abs=0.03)
     assert noise.abs().mean() == pytest.approx(math.sqrt(2 / math.pi), abs=0.02)
+
+
+@pytest.mark.parametrize("first", [L1Noise(0.1), Viewmaker(width=4)])
+def test_a_chain_makes_several_views_of_each_example_one_after_the_other(first):
+    x = torch.rand(2, 3, 8, 8)
+    with seeded("views"):
+        made = Chain(first, nn.Hardtanh(0.2, 0.8))(x, count=3).detach()
+    assert made.shape == (6, 3, 8, 8)
+    assert (made.min(), made.max()) == (pytest.approx(0.2), pytest.approx(0.8))
+    with seeded("views"):
+        expected = torch.cat([first(x) for _ in range(3)]).clamp(0.2, 0.8)
+    torch.testing.assert_close(made, expected)
+    assert Chain(first)(x).shape == x.shape
 
 
 @pytest.mark.parametrize("arguments", [{"eps": 0}, {"eps": "0.1"}, {"norm": 3}])

@@ -12,7 +12,7 @@ from vmlite.encoders import ENCODERS, Encoder
 from vmlite.objectives import BYOL, InstDisc, NTXent, Objective
 from vmlite.recipes import Recipe
 from vmlite.viewmaker import Viewmaker
-from vmlite.views import EXPERTS, ImageExpert, L1Noise
+from vmlite.views import EXPERTS, Chain, ImageExpert, L1Noise
 from vmlite.views_speech import SpectralMasks, WaveformExpert
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,7 +41,7 @@ def build_encoder(recipe: Recipe, data: Dataset | Inputs) -> Encoder:
     )  # fmt: skip
 
 
-def build_views(recipe: Recipe, data: Dataset | Inputs) -> nn.Sequential:
+def build_views(recipe: Recipe, data: Dataset | Inputs) -> Chain:
     """The recipe's views for the data: the terms of `recipe.views`, applied from left to right.
 
     "viewmaker:untrained" keeps its random weights, "viewmaker:deterministic" gets no noise: two ablations.
@@ -67,15 +67,15 @@ def build_views(recipe: Recipe, data: Dataset | Inputs) -> nn.Sequential:
             made.append(ImageExpert(size, channels, qualifier or "all"))
         else:
             made.append(SpectralMasks(size, noise=0.25 if qualifier == "spectral-noise" else 0.0))
-    return nn.Sequential(*made)
+    return Chain(*made)
 
 
-def with_front_end(views: nn.Sequential, front_end: nn.Module) -> tuple[nn.Sequential, bool]:
+def with_front_end(views: Chain, front_end: nn.Module) -> tuple[Chain, bool]:
     """The views with the front end after those that act on raw examples, and whether there are any such."""
     raw = [view for view in views if view.domain == "raw"]
     if list(views)[: len(raw)] != raw:
         raise ValueError("views of raw examples must come before views of the network's input.")
-    return (nn.Sequential(*raw, front_end, *list(views)[len(raw) :]), True) if raw else (views, False)
+    return (Chain(*raw, front_end, *list(views)[len(raw) :]), True) if raw else (views, False)
 
 
 def build_objective(recipe: Recipe, encoder: Encoder, n_examples: int) -> Objective:

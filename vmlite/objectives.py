@@ -1,7 +1,7 @@
 """Objectives: what the encoder minimises and what the viewmaker is trained against.
 
 An objective is called as `objective(encoder, views, batch)` and returns two losses, the encoder's and the
-viewmaker's. `views` maps a batch of inputs to one fresh view of each. Where `zero_sum` is true the second loss
+viewmaker's. `views(x)` is one fresh view of each input, and `views(x, count=2)` one of each and then another. Where `zero_sum` is true the second loss
 is minus the first, and both players can be trained from one backward pass.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vmlite import distributed
 
-Views = Callable[[Tensor], Tensor]
+Views = Callable[..., Tensor]
 NTXENT_FORMS = ("equation", "released")
 
 
@@ -82,8 +82,8 @@ class NTXent(Objective):
         self.temperature, self.form, self.batch_norm = temperature, form, batch_norm
 
     def loss(self, encoder: nn.Module, views: Views, batch: Batch) -> Tensor:
-        both = [views(batch.x), views(batch.x)]
-        z1, z2 = encoder(torch.cat(both)).chunk(2) if self.batch_norm == "both" else map(encoder, both)
+        both = views(batch.x, count=2)
+        z1, z2 = encoder(both).chunk(2) if self.batch_norm == "both" else map(encoder, both.chunk(2))
         return nt_xent(distributed.gather(z1), distributed.gather(z2), self.temperature, self.form)
 
 
@@ -150,7 +150,7 @@ class BYOL(Objective):
         self._encoder = [encoder]  # in a list, so that the encoder does not become a child of its objective
 
     def loss(self, encoder: nn.Module, views: Views, batch: Batch) -> Tensor:
-        both = torch.cat([views(batch.x), views(batch.x)])
+        both = views(batch.x, count=2)
         prediction = F.normalize(self.predictor(encoder(both)).float(), dim=1)
         # The target's weights need no gradient, but its input does: the viewmaker moves both sides of the comparison.
         target = F.normalize(self.target(both).float(), dim=1)

@@ -205,12 +205,12 @@ class _ReverseGradient(torch.autograd.Function):
 
 def with_reversed_gradient(views: Views) -> Views:
     """The same views; gradients that flow back into them change sign (Ganin and Lempitsky 2015)."""
-    return lambda x: _ReverseGradient.apply(views(x))
+    return lambda x, count=1: _ReverseGradient.apply(views(x, count=count))
 
 
 def without_gradient(views: Views) -> Views:
     """The same views, made without recording a graph."""
-    return torch.no_grad()(lambda x: views(x))
+    return torch.no_grad()(lambda x, count=1: views(x, count=count))
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def parts(run: Run) -> dict[str, Callable[[], object]]:
     return {
         "data": lambda: run.draw(torch.randint(size, (n,), device=run.device)),
         "front end": lambda: run.train.front_end(raw),
-        "viewmaker": through(lambda: torch.cat([run.views(x), run.views(x)]), list(run.views.parameters())),
+        "viewmaker": through(lambda: run.views(x, count=2), list(run.views.parameters())),
         "encoder": through(lambda: run.encoder(both), [both, *run.encoder.parameters()]),
         "loss": through(loss, [z]),
         "optimisers": lambda: [optimizer.step() for optimizer in run.optimizers.values()],

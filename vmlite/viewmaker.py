@@ -111,14 +111,17 @@ class Viewmaker(nn.Module):
             for shape in shapes
         ]
 
-    def generate(self, x: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """The perturbation of `x` before projection, of the shape of `x`. (Algorithm 1, line 1.)"""
+    def generate(self, x: Tensor, noise: Sequence[Tensor] | None = None, count: int = 1) -> Tensor:
+        """Perturbations (count N, C, H, W) of `x` before projection. (Algorithm 1, line 1.)"""
         self._check(x)
-        noise = self.draw_noise(x) if noise is None else noise
+        if noise is None:
+            noise = [torch.cat(maps) for maps in zip(*(self.draw_noise(x) for _ in range(count)), strict=True)]
         y = x if self.downsample_to is None else F.interpolate(x, self.downsample_to, mode="bilinear")
         y = dct2(y) if self.frequency_domain else y
         full, half = y.shape[-2:], _half(y.shape[-2:])
-        y = self.down(torch.cat([y, noise[0]], 1))
+        y = self._first(y, noise[0])
+        for layer in list(self.down)[1:]:
+            y = layer(y)
         for block, n in zip(self.blocks, noise[1:], strict=True):
             y = block(torch.cat([y, n], 1))
         y = self.up1(F.interpolate(y, half))
@@ -127,9 +130,26 @@ class Viewmaker(nn.Module):
         p = dct2(p, inverse=True) if self.frequency_domain else p
         return p if self.downsample_to is None else F.interpolate(p, x.shape[-2:], mode="bilinear")
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """A view of each example of `x` (N, C, H, W), with fresh noise unless `noise` is given."""
-        return perturb(x, self.generate(x, noise), self.eps, self.norm, self.clamp)
+    def forward(self, x: Tensor, noise: Sequence[Tensor] | None = None, count: int = 1) -> Tensor:
+        """Views (count N, C, H, W) of the examples `x` (N, C, H, W): one of each, then another one of each, and so on.
+
+        With fresh noise, unless `noise` is given: maps as of `draw_noise`, for count N examples.
+        """
+        p = self.generate(x, noise, count)
+        return perturb(x if count == 1 else torch.cat([x] * count), p, self.eps, self.norm, self.clamp)
+
+    def _first(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The first convolution, of (N, C, h, w) and (count N, 1, h, w) joined.
+
+        It is linear. So what an example adds to it is computed once for all its views.
+        """
+        conv = self.down[0]
+        assert isinstance(conv, nn.Conv2d)
+        of_x, of_noise = conv.weight.split([self.channels, 1], 1)
+        edge = [conv.kernel_size[0] // 2] * 4
+        y = F.conv2d(F.pad(x, edge, "reflect"), of_x)
+        z = F.conv2d(F.pad(noise.to(x.dtype), edge, "reflect"), of_noise, conv.bias)
+        return (z.unflatten(0, (-1, len(x))) + y).flatten(0, 1)
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels or min(x.shape[-2:]) < 5:

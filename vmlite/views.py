@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vmlite.viewmaker import check_budget, perturb
+from vmlite.viewmaker import Viewmaker, check_budget, perturb
 
 EXPERTS = {
     "images": ("expert", "expert:crop-flip"),
@@ -22,6 +22,21 @@ VIEWS = (
     "viewmaker", "viewmaker:untrained", "viewmaker:deterministic", "noise",
     *dict.fromkeys(name for names in EXPERTS.values() for name in names),
 )  # fmt: skip
+
+
+class Chain(nn.Sequential):
+    """Views one after the other, the first one first."""
+
+    def forward(self, x: Tensor, count: int = 1) -> Tensor:
+        """Views (count N, ...) of the examples `x` (N, ...): one of each, then another one of each, and so on."""
+        first, *rest = self
+        if isinstance(first, Viewmaker):
+            y = first(x, count=count)
+        else:
+            y = first(x) if count == 1 else torch.cat([first(x) for _ in range(count)])
+        for view in rest:
+            y = view(y)
+        return y
 
 
 class L1Noise(nn.Module):
