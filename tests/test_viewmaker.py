@@ -208,6 +208,14 @@ def test_the_gradient_of_several_views_is_the_sum_of_each_ones():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, 4), (2, 2), (2, 3)])
+def test_noise_for_another_number_of_views_is_refused(count, rows):
+    viewmaker, x = Viewmaker(width=4), torch.rand(2, 3, 12, 12)
+    noise = viewmaker.draw_noise(torch.rand(rows, 3, 12, 12))
+    with pytest.raises(ValueError, match=f"{count} views of 2 examples need noise for {2 * count}, got {rows}"):
+        viewmaker(x, noise, count)
+
+
 def test_the_first_convolution_sees_input_and_noise_joined():
     viewmaker, x = Viewmaker(5, width=4).double(), torch.rand(2, 5, 9, 11).double()
     noise = torch.rand(2, 1, 9, 11).double()

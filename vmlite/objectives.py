@@ -1,8 +1,9 @@
 """Objectives: what the encoder minimises and what the viewmaker is trained against.
 
 An objective is called as `objective(encoder, views, batch)` and returns two losses, the encoder's and the
-viewmaker's. `views(x)` is one fresh view of each input, and `views(x, count=2)` one of each and then another. Where `zero_sum` is true the second loss
-is minus the first, and both players can be trained from one backward pass.
+viewmaker's. `views(x)` is one fresh view of each input, and `views(x, count=2)` one of each and then another one of
+each, (2 N, ...); `vmlite.views.Chain` makes any module such views. Where `zero_sum` is true the second loss is minus
+the first, and both players can be trained from one backward pass.
 """
 
 from __future__ import annotations

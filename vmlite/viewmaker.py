@@ -116,6 +116,10 @@ class Viewmaker(nn.Module):
         self._check(x)
         if noise is None:
             noise = [torch.cat(maps) for maps in zip(*(self.draw_noise(x) for _ in range(count)), strict=True)]
+        if len(noise[0]) != count * len(x):
+            raise ValueError(
+                f"{count} views of {len(x)} examples need noise for {count * len(x)}, got {len(noise[0])}."
+            )
         y = x if self.downsample_to is None else F.interpolate(x, self.downsample_to, mode="bilinear")
         y = dct2(y) if self.frequency_domain else y
         full, half = y.shape[-2:], _half(y.shape[-2:])

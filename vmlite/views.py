@@ -25,7 +25,7 @@ VIEWS = (
 
 
 class Chain(nn.Sequential):
-    """Views one after the other, the first one first."""
+    """Views from left to right, each of what the one before has made. `build_views` makes one from a recipe."""
 
     def forward(self, x: Tensor, count: int = 1) -> Tensor:
         """Views (count N, ...) of the examples `x` (N, ...): one of each, then another one of each, and so on."""
