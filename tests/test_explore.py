@@ -34,7 +34,7 @@ def runs_of(explorer, monkeypatch):
         if isinstance(maker, Viewmaker):
             inner = maker.generate
             monkeypatch.setattr(
-                maker, "generate", lambda x, noise, name=name, inner=inner: (seen.append(name), inner(x, noise))[1]
+                maker, "generate", lambda *given, name=name, inner=inner: (seen.append(name), inner(*given))[1]
             )
     return seen
 

@@ -44,7 +44,7 @@ class Sketch:
 
 
 def maker_in(views: nn.Module) -> Maker:
-    """The last viewmaker or noise among the views, which may be a `nn.Sequential`. Raises ValueError if there is none."""
+    """The last viewmaker or noise among the views, which may be a chain. Raises ValueError if there is none."""
     found = [part for part in views.modules() if isinstance(part, Viewmaker | L1Noise)]
     if not found:
         raise ValueError("these views have no budget to move: give a Viewmaker, L1Noise, or views that contain one.")
@@ -62,7 +62,7 @@ def sketch(x: Tensor, makers: Mapping[str, Maker], count: int, seed: int, clamp:
     for name, maker in makers.items():
         generator = torch.Generator(x.device).manual_seed(seed)
         if isinstance(maker, Viewmaker):
-            raw[name] = maker.generate(repeated, maker.draw_noise(repeated, generator))
+            raw[name] = maker.generate(x, maker.draw_noise(repeated, generator), count)
         else:
             raw[name] = maker.draw_noise(repeated, generator)
     return Sketch(x, raw, clamp)
