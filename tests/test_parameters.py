@@ -54,9 +54,9 @@ def test_none_means_the_presets_value(read, name):
 
 
 def test_given_values_replace_the_presets(read):
-    settings = read(preset="paper", eps=0.3, norm=2, epochs=3, seed=9, update="joint", dataset="spirograph")
-    expected = preset("paper", eps=0.3, norm=2.0, epochs=3, seed=9, update="joint", dataset="spirograph", device="cpu")
-    assert settings.recipe == expected
+    given = {"eps": 0.3, "epochs": 3, "seed": 9, "update": "joint", "dataset": "spirograph", "batch_norm": "each"}
+    settings = read(preset="paper", norm=2, **given)
+    assert settings.recipe == preset("paper", norm=2.0, device="cpu", **given)
     assert settings.params["eps"] == 0.3
 
 
@@ -107,6 +107,7 @@ def test_metrics_are_a_comma_list(read):
         ({"metrics": "knn"}, "unknown metric 'knn'.*knn_accuracy"),
         ({"objective": "simclear"}, "unknown objective 'simclear'.* Did you mean 'simclr'"),
         ({"update": "both"}, "unknown update 'both'"),
+        ({"batch_norm": "apart"}, "unknown batch_norm 'apart'; choose from both, each"),
         ({"precision": "half"}, "unknown precision 'half'"),
         ({"epochs": "ten"}, "epochs must be a positive whole number, got 'ten'"),
         ({"batch_size": 0}, "batch_size must be a positive whole number"),

@@ -20,7 +20,7 @@ from vmlite.recipes import Recipe, one_of, preset
 
 COMMON = (
     "preset", "dataset", "data_dir", "out_dir", "views", "objective", "eps", "norm", "update", "epochs", "batch_size",
-    "seed", "device", "precision", "compile", "processes", "resume", "metrics", "floors", "loss_form", "temperature", "input_size", "train_size", "test_size",
+    "seed", "device", "precision", "compile", "processes", "resume", "metrics", "floors", "loss_form", "temperature", "batch_norm", "input_size", "train_size", "test_size",
     "sample_rate", "window_seconds", "held_out", "skip_bad",
 )  # fmt: skip
 DEFAULT_METRICS = "linear_accuracy,mlp_accuracy,knn_accuracy"
