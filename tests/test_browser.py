@@ -161,7 +161,7 @@ def test_notebook_01_explores_and_trains(open_notebook):
         status.get_by_text(state).wait_for()
     notebook.focus(".vmlite-live-eps")
     notebook.key("PageUp")
-    notebook.page.locator(".vmlite-live-views[title*='of 0.063']").wait_for()
+    notebook.page.locator(".vmlite-live-views[title*='of 0.0629']").wait_for()
     notebook.wait_for_picture(".vmlite-live-curves")
     assert "Realised budget" in notebook.image_text(".vmlite-live-views")
     notebook.press("Stop", ".vmlite-live")
@@ -309,6 +309,16 @@ def test_two_panels_take_turns_and_a_closed_one_is_gone(open_notebook):
     notebook.execute("other.close()")
     second.wait_for(state="detached")
     assert notebook.execute("print(other.state, live.training())") == "stopped None\n"
+
+
+def test_showing_a_slider_is_no_move_and_a_key_is_one(open_notebook):
+    moves = "moves = []\nexplorer.eps.observe(lambda change: moves.append((change.old, change.new)), 'value')\nexplorer"
+    notebook = open_notebook([IMAGES.replace("\nexplorer\n", f"\n{moves}\n")])
+    notebook.wait_for_picture(".vmlite-views")
+    notebook.focus(".vmlite-eps")
+    with notebook.new_picture(".vmlite-views"):
+        notebook.key("ArrowRight")
+    assert notebook.execute("print([f'{old:.5g} {new:.5g}' for old, new in moves])") == "['0.05 0.052356']\n"
 
 
 def test_a_closed_explorer_leaves_the_page(open_notebook):

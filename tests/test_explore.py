@@ -2,6 +2,7 @@ import asyncio
 import base64
 import gc
 import io
+import math
 import threading
 import tracemalloc
 
@@ -15,7 +16,7 @@ from vmlite.datasets import load
 from vmlite.encoders import resnet18
 from vmlite.pretrain import start
 from vmlite.show import explore
-from vmlite.show.shown import Later
+from vmlite.show.shown import BudgetSlider, Later
 from vmlite.viewmaker import Viewmaker
 from vmlite.views import L1Noise
 
@@ -122,6 +123,18 @@ def test_unticked_makers_are_not_shown_and_no_maker_asks_for_one(explorer):
     assert "tick at least one box" in explorer.text.value
     explorer.shown[0].value = True
     assert "trained" in explorer.text.value
+
+
+@pytest.mark.parametrize("eps", [0.0003, 0.001, 0.05, 0.2, 0.12345, 2.0, 5.0])
+def test_the_grid_of_a_budget_slider_goes_through_the_first_budget(eps):
+    slider = BudgetSlider(eps)
+    moves = []
+    slider.observe(lambda change: moves.append(change.new), "value")
+    steps = round((math.log10(eps) - slider.min) / slider.step)
+    slider.value = 10 ** (slider.min + steps * slider.step)  # as the page sends it
+    assert (slider.value, moves) == (eps, [])
+    slider.value = 10 ** (slider.min + (steps + 1) * slider.step)
+    assert len(moves) == 1
 
 
 def test_read_outs_wait_until_the_slider_rests(explorer, monkeypatch):

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import math
 import threading
 
 import numpy as np
@@ -168,10 +169,12 @@ def test_eps_moved_during_training_is_that_of_the_next_step(panel, recipe, allow
 
 
 def test_the_page_putting_the_handle_on_its_grid_is_no_move(panel, recipe):
-    panel.slider.value = 10**-1.3  # 0.0501: JupyterLab sends this when it shows a slider at 0.05
+    grid = panel.slider.min + 0.02 * round((math.log10(recipe.eps) - panel.slider.min) / 0.02)
+    panel.slider.value = 10**grid  # JupyterLab sends this when it shows the slider
     panel.start()
     assert panel.wait(LONG)
     assert panel.run.recipe == recipe
+    assert panel.slider.value == recipe.eps
 
 
 def test_eps_moved_during_a_pause_is_seen_at_once(panel, allowed):

@@ -23,7 +23,7 @@ from vmlite.encoders import Encoder
 from vmlite.pretrain import Run, seeded
 from vmlite.recipes import Recipe
 from vmlite.show import perturbations as made_of
-from vmlite.show.shown import REST, Later, Shown, budget_slider, picture
+from vmlite.show.shown import REST, BudgetSlider, Later, Shown, picture
 from vmlite.viewmaker import NORMS, Viewmaker, check_budget
 from vmlite.views import L1Noise
 
@@ -114,7 +114,7 @@ class Explorer(Shown):
         self.kind = widgets.Dropdown(options=[("any", -1), *self._classes()], description=self.task)
         self.place = widgets.IntSlider(example, 0, len(data) - 1, description="example")
         self.count = widgets.IntSlider(count, 1, 9, description="views")
-        self.eps = budget_slider(eps)
+        self.eps = BudgetSlider(eps)
         self.norm = widgets.Dropdown(options=[(made_of.name_of(n), n) for n in NORMS], value=norm, description="norm")
         self.channel = self._channels()
         self.again = widgets.Button(description="New noise", tooltip="draw other noise for the same example")

@@ -27,7 +27,7 @@ from vmlite.datasets import Dataset
 from vmlite.pretrain import Run, pretrain
 from vmlite.show import progress
 from vmlite.show.progress import Measured
-from vmlite.show.shown import SLIDER_STEP, Shown, budget_slider, picture
+from vmlite.show.shown import BudgetSlider, Shown, picture
 
 _told = threading.Condition()  # guards what panels know of each other, and is notified of every change
 _working: list[Panel] = []  # those with a thread
@@ -230,7 +230,7 @@ class Panel(Shown):
         self.toggle, self.stop_button = widgets.Button(), widgets.Button(description="Stop")
         self.status = widgets.HTML()
         self.curves, self.views = picture("live-curves"), picture("live-views")
-        self.slider = budget_slider(self.run.recipe.eps)
+        self.slider = BudgetSlider(self.run.recipe.eps)
         controls = [self.toggle, self.stop_button, *([self.slider] if progress.budgeted(self.run) else [])]
         self._controls = widgets.HBox(controls, layout=widgets.Layout(flex_flow="row wrap"))
         self.box = widgets.VBox([self._controls, self.status, self.curves, self.views])
@@ -255,10 +255,9 @@ class Panel(Shown):
         self.stop()
 
     def _move(self, change: Any) -> None:
-        # on showing the slider the page puts its handle on a grid: that is no move
-        moved = abs(math.log10(change.new / self.run.recipe.eps)) > SLIDER_STEP / 2
+        eps = float(f"{change.new:.3g}")
         with _told:
-            self._eps = float(f"{change.new:.3g}") if moved else None
+            self._eps = None if math.isclose(eps, self.run.recipe.eps, rel_tol=0.005) else eps
             self._refresh()
 
     def _refresh(self) -> None:

@@ -68,17 +68,28 @@ class Shown(ABC):
         return bundle
 
 
-def budget_slider(eps: float) -> widgets.FloatLogSlider:
-    """eps from .001 to 2 on a logarithmic scale, further where it starts outside."""
-    first = math.log10(eps)
-    return widgets.FloatLogSlider(
-        eps,
-        min=min(-3, first),
-        max=max(math.log10(2), first),
-        step=SLIDER_STEP,
-        description="eps",
-        readout_format=".3f",
-    )
+class SixDigits(traitlets.CFloat):  # type: ignore[misc]
+    """A number rounded to six significant digits, before it is compared with the one that was there."""
+
+    def validate(self, obj: Any, value: Any) -> float:
+        """The rounded number."""
+        return float(f"{super().validate(obj, value):.6g}")
+
+
+class BudgetSlider(widgets.FloatLogSlider):  # type: ignore[misc]
+    """A budget from .001 to 2 on a logarithmic scale, further where it starts outside.
+
+    A page that shows a slider puts its handle on the scale's grid and sends that as a move. So the grid goes through the
+    first budget, and the rounding of the page's arithmetic is rounded away.
+    """
+
+    value = SixDigits(1.0).tag(sync=True)
+
+    def __init__(self, eps: float) -> None:
+        first = math.log10(eps)
+        steps = max(1, math.ceil((first + 3) / SLIDER_STEP))
+        ends = {"min": first - steps * SLIDER_STEP, "max": max(math.log10(2), first + SLIDER_STEP)}
+        super().__init__(eps, **ends, step=SLIDER_STEP, description="eps", readout_format=".3f")
 
 
 class Picture(widgets.Image):  # type: ignore[misc]
