@@ -55,17 +55,19 @@ WATCH = """
     });
     document.addEventListener('keydown', event => { watched.pressed = event.timeStamp; }, true);
     document.addEventListener('load', event => watched.loaded?.(event), true);  // `load` is captured, it does not bubble
-    watched.await = css => {
+    watched.await = image => {
         watched.pressed = null;
         watched.answer = new Promise(resolve => {
             watched.loaded = event => {
-                if (event.target.closest?.(css)) resolve(performance.now() - watched.pressed);
+                if (event.target === image) resolve(performance.now() - watched.pressed);
             };
             setTimeout(() => resolve(null), TIMEOUT);
         });
     };
 }
 """.replace("TIMEOUT", str(TIMEOUT))
+
+AWAIT = "image => watched.await(image)"
 
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
@@ -195,7 +197,7 @@ class Notebook:
         """Runs all cells by the menu; AssertionError with the traceback if one of them fails."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self.page.wait_for_function(FINISHED)
+        self.page.wait_for_function(FINISHED, timeout=5 * TIMEOUT)  # a cell may train
         self.assert_quiet()
 
     def assert_quiet(self) -> None:
@@ -236,7 +238,7 @@ class Notebook:
     def new_picture(self, css: str) -> Iterator[None]:
         """What is done inside must load a new picture into the image `css`, or into one within it."""
         self.wait_for_picture(css)
-        self.page.evaluate("css => watched.await(css)", css)
+        self._image(css).evaluate(AWAIT)
         yield
         self._answer(css)
 
@@ -287,7 +289,7 @@ class Notebook:
                 "h => ['min', 'now', 'max'].map(part => +h.getAttribute('aria-value' + part))"
             )
             forth = now < high if forth else now <= low
-            self.page.evaluate("css => watched.await(css)", image)
+            self._image(image).evaluate(AWAIT)
             self.key(keys[0] if forth else keys[1])
             found.append(self._answer(image))
             self.page.wait_for_timeout(1000 * rest)
