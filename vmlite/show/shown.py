@@ -77,7 +77,7 @@ class SixDigits(traitlets.CFloat):  # type: ignore[misc]
 
 
 class BudgetSlider(widgets.FloatLogSlider):  # type: ignore[misc]
-    """A budget from .001 to 2 on a logarithmic scale, further where it starts outside.
+    """A budget from about .001 to 2 on a logarithmic scale, further where it starts outside.
 
     A page that shows a slider puts its handle on the scale's grid and sends that as a move. So the grid goes through the
     first budget, and the rounding of the page's arithmetic is rounded away.
