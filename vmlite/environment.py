@@ -72,7 +72,7 @@ def find_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]}); use 'cpu'.") from error
     return device
 

@@ -5,10 +5,11 @@ labels of all training participants and with those of participant 1. Runs that i
 four minutes for a seed of the networks, on one core. Run from the project's root:
 
     OMP_NUM_THREADS=1 python notebooks/results/04_sensors/recordings/measure.py 1 2 3 4
+    OMP_NUM_THREADS=1 python notebooks/results/04_sensors/recordings/measure.py --precision bf16 1 2 3 4
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from vmlite.datasets.synthetic import motion_files
 from vmlite.environment import project_path
 from vmlite.evaluate import extract, labelled, linear_predictions, percent, raw_inputs
 from vmlite.pretrain import load_data, start, train
-from vmlite.recipes import preset
+from vmlite.recipes import PRECISIONS, preset
 
 SEEDS = (0, 1, 2)
 OUT = Path(__file__).with_name("measured.jsonl")
@@ -40,17 +41,19 @@ def accuracies(data: Splits, index: tuple[Tensor, Tensor], x: Tensor, x_test: Te
     }
 
 
-def measure(recordings: int, done: set[tuple[int, str, int | None]]) -> None:
-    """The raw input, and noise and viewmaker with each seed of the networks, on recordings of one seed."""
+def measure(recordings: int, precision: str, done: set[tuple[int, str, str, int | None]]) -> None:
+    """Noise and viewmaker with each seed of the networks, on recordings of one seed; in float32 the raw input too."""
     folder = project_path(f"runs/motions-{recordings}")
     if not (folder / "Protocol").is_dir():
         motion_files.write(folder, recordings)
-    recipe = preset("quick", "sensors", dataset="pamap2", data_dir=folder, window_seconds=4.9, device="cpu")
+    recipe = preset(
+        "quick", "sensors", dataset="pamap2", data_dir=folder, window_seconds=4.9, device="cpu", precision=precision
+    )
     data = load_data(recipe)
     index = labelled(data.train, "activity"), labelled(data.test, "activity")
-    runs = [("raw-input", None), *((views, seed) for seed in SEEDS for views in ("noise", "viewmaker"))]
-    for views, seed in runs:
-        if (recordings, views, seed) in done:
+    runs: list[tuple[str, int | None]] = [(views, seed) for seed in SEEDS for views in ("noise", "viewmaker")]
+    for views, seed in runs if precision == "bf16" else [("raw-input", None), *runs]:
+        if (recordings, precision, views, seed) in done:
             continue
         if seed is None:
             features = [raw_inputs(part, i) for part, i in zip(data, index, strict=True)]
@@ -58,14 +61,19 @@ def measure(recordings: int, done: set[tuple[int, str, int | None]]) -> None:
             encoder = train(start(recipe.replace(views=views, seed=seed), data.train)).encoder
             features = [extract(encoder, part, index=i) for part, i in zip(data, index, strict=True)]
         found = accuracies(data, index, *features)
-        line = {"recordings": recordings, "views": views, "seed": seed, "torch": torch.__version__, "labels": found}
+        about = {"recordings": recordings, "precision": precision, "views": views, "seed": seed}
+        line = about | {"torch": torch.__version__, "labels": found}
         print(json.dumps(line), flush=True)
         with OUT.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
-    lines = OUT.read_text().splitlines() if OUT.exists() else []
-    kept = {(line["recordings"], line["views"], line["seed"]) for line in map(json.loads, lines)}
-    for wanted in map(int, sys.argv[1:]):
-        measure(wanted, kept)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recordings", type=int, nargs="+", help="seeds of the recordings")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    asked = parser.parse_args()
+    lines = map(json.loads, OUT.read_text().splitlines() if OUT.exists() else [])
+    kept = {(line["recordings"], line["precision"], line["views"], line["seed"]) for line in lines}
+    for wanted in asked.recordings:
+        measure(wanted, asked.precision, kept)
