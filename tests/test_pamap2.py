@@ -181,11 +181,13 @@ def test_float32_timestamps_find_exactly_the_jumps(start, jumps, back):
 # What is refused
 
 
-def refused(file, text, match):
+def refusal(file, text):
+    """What the error says that reading this text raises."""
     write(file, text)
-    with pytest.raises(ValueError, match=match) as raised:
+    with pytest.raises(ValueError, match=re.escape(file.name)) as raised:
         read(file)
     assert str(file) in str(raised.value)
+    return str(raised.value)
 
 
 @pytest.mark.parametrize("columns", [1, 53, 55])
@@ -193,26 +195,26 @@ def refused(file, text, match):
 def test_wrong_column_count_names_file_and_line(file, number, columns):
     text = lines(table())
     text[number - 1] = " ".join(["1"] * columns) + "\n"
-    refused(file, text, f"line {number} has {columns} columns; it must have 54")
+    assert f"line {number} has {columns} columns; it must have 54" in refusal(file, text)
 
 
 def test_wrong_column_count_in_every_line(file):
-    refused(file, lines(table()[:, :-1]), "line 1 has 53 columns; it must have 54")
+    assert "line 1 has 53 columns; it must have 54" in refusal(file, lines(table()[:, :-1]))
 
 
 @pytest.mark.parametrize("cut", [2, 3, 40, 200], ids=["last line end and digit", "value", "values", "many"])
 def test_file_cut_in_mid_row(file, cut):
-    refused(file, "".join(lines(table()))[:-cut], "is cut off in line 30")
+    assert "is cut off in line 30" in refusal(file, "".join(lines(table()))[:-cut])
 
 
 def test_file_cut_at_the_very_end_of_its_last_value(file):
-    refused(file, "".join(lines(table()))[:-1], "is cut off in line 30")
+    assert "is cut off in line 30" in refusal(file, "".join(lines(table()))[:-1])
 
 
 @pytest.mark.parametrize("text", ["", "\n\n"], ids=["no bytes", "blank lines"])
 @pytest.mark.filterwarnings("ignore:loadtxt")
 def test_empty_file(file, text):
-    refused(file, text, "is empty")
+    assert "is empty" in refusal(file, text)
 
 
 def test_missing_file(file):
@@ -224,18 +226,18 @@ def test_missing_file(file):
 def test_values_that_are_no_number(file, value):
     made = [line.split() for line in lines(table())]
     made[6][5] = value
-    refused(file, [" ".join(line) + "\n" for line in made], re.escape(value) + r"'")
+    assert f"{value}'" in refusal(file, [" ".join(line) + "\n" for line in made])
 
 
 def test_value_that_is_no_number_is_named_with_line_and_channel(file):
     made = [line.split() for line in lines(table())]
     made[6][5], made[9][7] = "left", "right"
     text = "\n" + "".join(" ".join(line) + "\n" for line in made)
-    refused(file, text, "line 8 has 'left' for hand acceleration 16g y; it must be a number or NaN")
+    assert "line 8 has 'left' for hand acceleration 16g y; it must be a number or NaN" in refusal(file, text)
 
 
 def test_comments_are_not_part_of_the_format(file):
-    refused(file, ["# recorded in 2012\n", *lines(table())], "line 1 has 4 columns")
+    assert "line 1 has 4 columns" in refusal(file, ["# recorded in 2012\n", *lines(table())])
 
 
 def test_binary_file(file):
@@ -248,35 +250,39 @@ def test_binary_file(file):
 def test_infinite_values(file, value):
     made = [line.split() for line in lines(table())]
     made[6][2] = value
-    refused(file, [" ".join(line) + "\n" for line in made], "line 7 has the heart rate -?inf; it must be finite")
+    assert re.search(
+        "line 7 has the heart rate -?inf; it must be finite", refusal(file, [" ".join(line) + "\n" for line in made])
+    )
 
 
 @pytest.mark.parametrize("column", [0, 17, 51])
 def test_channel_without_any_value_is_named(file, column):
     made = table()
     made[:, 2 + column] = np.nan
-    refused(file, lines(made), f"no value but NaN for {CHANNELS[column]};")
+    assert f"no value but NaN for {CHANNELS[column]};" in refusal(file, lines(made))
 
 
 @pytest.mark.parametrize("activity", [8, 25, -1, 1.5, np.nan, 70_000])
 def test_unknown_or_missing_activity_names_the_line(file, activity):
     made = table()
     made[[12, 20], 1] = activity
-    refused(file, lines(made), f"line 13 has the activity {activity:g}; it must be one of 0, 1, 2.* 24")
+    assert re.search(
+        f"line 13 has the activity {activity:g}; it must be one of 0, 1, 2.* 24", refusal(file, lines(made))
+    )
 
 
 def test_blank_lines_count_in_line_numbers(file):
     made = table()
     made[12, 1] = 8
     text = lines(made)
-    refused(file, [*text[:5], "\n", " \n", *text[5:]], "line 15 has the activity 8")
+    assert "line 15 has the activity 8" in refusal(file, [*text[:5], "\n", " \n", *text[5:]])
 
 
 @pytest.mark.parametrize("time", [np.nan, 1.3e9, 40_000, -40_000])
 def test_timestamps_that_are_missing_or_not_in_seconds_of_the_recording(file, time):
     made = table()
     made[3, 0] = time
-    refused(file, lines(made), "line 4 has the timestamp .*; it must be in seconds, below 32768")
+    assert re.search("line 4 has the timestamp .*; it must be in seconds, below 32768", refusal(file, lines(made)))
 
 
 # Where files are
@@ -469,7 +475,7 @@ def test_any_flipped_byte_is_found_or_harmless(kept, tmp_path):
         flipped = bytearray(whole)
         flipped[position] ^= 1 << rng.integers(8)
         place.write_bytes(flipped)
-        kept()
+        assert len(kept()) == 3
 
 
 def test_cache_of_another_version_is_made_again(kept, reads, capsys, monkeypatch):
