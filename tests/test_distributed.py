@@ -18,17 +18,19 @@ from vmlite.pretrain import frozen, load_data, seeded, start, with_reversed_grad
 from vmlite.recipes import Recipe
 
 ONE_STEP = """
-import sys, torch
+import sys, threading, torch
 from vmlite import distributed
 from vmlite.pretrain import load_data, pretrain, start
 from vmlite.recipes import Recipe
 
+threading.Thread(target=threading.Event().wait).start()  # never ends, as a thread of gloo's may
 recipe = Recipe.from_json(open(sys.argv[1]).read())
 run = next(pretrain(start(recipe, load_data(recipe, distributed.join("cpu")).train)))
 if distributed.rank() == 0:
     modules = {"encoder": run.encoder, "views": run.views, "objective": run.objective}
     gradients = {f"{m}.{n}": p.grad for m, module in modules.items() for n, p in module.named_parameters()}
     torch.save({"gradients": gradients, "losses": run.history[0], "buffers": dict(run.objective.named_buffers())}, sys.argv[2])
+print("done")
 distributed.leave()
 """
 
@@ -44,9 +46,10 @@ def one_step(recipe, folder):
     """What the first of two processes has after one step: gradients, losses and the objective's buffers."""
     (folder / "recipe.json").write_text(recipe.to_json())
     (folder / "step.py").write_text(ONE_STEP)
-    child = torchrun(folder / "step.py", folder / "recipe.json", folder / "found.pt")
-    _, errors = child.communicate(timeout=300)
+    child = torchrun(folder / "step.py", folder / "recipe.json", folder / "found.pt", stdout=subprocess.PIPE)
+    printed, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors
+    assert printed.split() == ["done", "done"]  # flushed, though the processes end at once
     return torch.load(folder / "found.pt")
 
 

@@ -9,6 +9,7 @@ from a process's own piece, and the running ones that are kept are the first pro
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -57,15 +58,21 @@ def _lent_store() -> dist.Store | None:
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
     return dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
 def leave() -> None:
-    """Part from the other processes at the end of a run."""
+    """Part from the other processes at the end of a run: this one ends here, once all have come so far.
+
+    At once, without taking the interpreter down. That would wait for gloo's threads while it holds Python's lock, for
+    which one of them may wait in turn: now and then a finished run never ended (pytorch/pytorch#56297).
+    """
     if dist.is_initialized():
         dist.barrier()
-        dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def check_processes(n: int, device: str, batch_size: int | None = None) -> None:
