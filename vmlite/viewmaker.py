@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmlite.fourier import reflected_conv2d
+
 NORMS = (1.0, 2.0, math.inf)
 
 
@@ -130,7 +132,7 @@ class Viewmaker(nn.Module):
             y = block(torch.cat([y, n], 1))
         y = self.up1(F.interpolate(y, half))
         y = self.up2(F.interpolate(y, full))
-        p = torch.tanh(self.out(y))
+        p = torch.tanh(reflected_conv2d(y, self.out.weight, self.out.bias))
         p = dct2(p, inverse=True) if self.frequency_domain else p
         return p if self.downsample_to is None else F.interpolate(p, x.shape[-2:], mode="bilinear")
 
@@ -150,9 +152,8 @@ class Viewmaker(nn.Module):
         conv = self.down[0]
         assert isinstance(conv, nn.Conv2d)
         of_x, of_noise = conv.weight.split([self.channels, 1], 1)
-        edge = [conv.kernel_size[0] // 2] * 4
-        y = F.conv2d(F.pad(x, edge, "reflect"), of_x)
-        z = F.conv2d(F.pad(noise.to(x.dtype), edge, "reflect"), of_noise, conv.bias)
+        y = reflected_conv2d(x, of_x)
+        z = reflected_conv2d(noise.to(x.dtype), of_noise, conv.bias)
         return (z.unflatten(0, (-1, len(x))) + y).flatten(0, 1)
 
     def _check(self, x: Tensor) -> None:
