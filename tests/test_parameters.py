@@ -1,5 +1,6 @@
 """Notebook parameters, as a notebook's globals hold them and as papermill really passes them."""
 
+import ast
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
 from vmlite import environment
+from vmlite.environment import project_path
 from vmlite.evaluate import METRICS
 from vmlite.parameters import COMMON, as_bool, read_parameters
 from vmlite.recipes import preset
@@ -279,3 +281,20 @@ def test_supervised_alone_is_refused(read):
 def test_floors_are_measured_unless_switched_off(read):
     assert read().floors
     assert not read(floors="false").floors
+
+
+NOTEBOOKS = {"02_images": "images", "03_speech": "speech", "04_sensors": "sensors"}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_as_it_is_counts_as_written_so_that_it_checks_what_its_text_says(notebook, tmp_path):
+    cells = nbformat.read(project_path(f"notebooks/{notebook}.ipynb"), 4).cells
+    own = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    data = next(cell.source for cell in cells if "as_written = (" in cell.source)
+    namespace = {}
+    exec(own, namespace)
+    namespace["settings"] = read_parameters(namespace | {"out_dir": str(tmp_path)}, NOTEBOOKS[notebook], notebook)
+    wanted = [node for node in ast.parse(data).body if isinstance(node, ast.Assign)]
+    wanted = [node for node in wanted if ast.unparse(node.targets[0]) in ("usual", "as_written")]
+    exec("\n".join(map(ast.unparse, wanted)), namespace)
+    assert namespace["as_written"]
