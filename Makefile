@@ -1,4 +1,4 @@
-# make demo: learned views beat random noise, in three to four minutes.   make test: every test and notebook.   make weights: train the shipped networks again.
+# make demo: learned views beat random noise, in about four minutes.   make test: every test and notebook.   make weights: train the shipped networks again.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
