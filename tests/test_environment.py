@@ -92,6 +92,12 @@ def test_the_torch_packages_are_pinned_to_each_other():
     assert all(pinned[name].startswith("==") for name in environment.TORCH)
 
 
+def test_a_torchaudio_of_newer_torch_is_refused(pretend):
+    """2.11.1 asks for torch 2.11 or newer, and fails at import with 2.11.0."""
+    pretend(torchaudio="2.11.1")
+    assert problems() == ["torchaudio is 2.11.1 (torchaudio==2.11.0 needed)"]
+
+
 def test_vmlite_itself_not_installed(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
