@@ -93,7 +93,7 @@ explorer
 """
 IMAGES = EXPLORER.format(name="spirograph", data="'spirograph', input_size=32, train_size=1000, test_size=100", more="")
 SENSORS = EXPLORER.format(
-    name="motions", data="'motions', input_size=16, window_seconds=4.9, train_size=5000, test_size=1500", more=""
+    name="motions", data="'motions', input_size=16, window_seconds=4.9, train_size=5000, test_size=3000", more=""
 )
 PANEL = """
 from vmlite.pretrain import load_data, start

@@ -43,21 +43,21 @@ def test_timestamps_are_ten_milliseconds_apart_in_the_file(rows):
     assert written == [b"%.2f" % (5 + i / 100) for i in range(3000)]
 
 
-@pytest.mark.parametrize("times", [1, 5])
-def test_a_plan_has_each_activity_as_often_as_asked_with_transients_between(times):
-    stretches = plan(np.random.default_rng(0), times)
+@pytest.mark.parametrize(("times", "shortest", "longest"), [(1, 54, 66), (5, 10, 12)])
+def test_a_plan_has_each_activity_as_often_and_as_long_as_asked_with_transients_between(times, shortest, longest):
+    stretches = plan(np.random.default_rng(0), times, shortest, longest)
     named = [s for s in stretches if s.activity]
     assert sorted(s.activity for s in named) == sorted(times * list(ACTIVITIES))
-    assert all(54 * RATE <= s.stop - s.start <= 66 * RATE for s in named)
+    assert all(shortest * RATE <= s.stop - s.start <= longest * RATE for s in named)
     assert all((a.activity == 0) != (b.activity == 0) and a.stop == b.start for a, b in itertools.pairwise(stretches))
 
 
-def test_a_recording_holds_each_activity_once_and_that_of_a_test_participant_three_times(rows):
+def test_a_recording_holds_each_activity_once_and_that_of_a_test_participant_twelve_times(rows):
     assert set(rows[:, 1]) == {0, *ACTIVITIES}
     assert all(len(bouts(rows, activity)) == 1 for activity in ACTIVITIES)
     assert np.allclose(np.diff(rows[:, 0]), 1 / RATE)
     tested = record(106, 7)
-    assert all(len(bouts(tested, activity)) == 3 for activity in ACTIVITIES)
+    assert all(len(bouts(tested, activity)) == 12 for activity in ACTIVITIES)
 
 
 def test_heart_rate_is_in_every_eleventh_row_and_rises_with_effort(rows):

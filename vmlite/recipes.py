@@ -174,7 +174,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     },
     "sensors": {
         "quick": PAPER_SENSORS.replace(
-            dataset="motions", input_size=16, window_seconds=4.9, train_size=5000, test_size=1500, eps=0.2, epochs=5, batch_size=32,
+            dataset="motions", input_size=16, window_seconds=4.9, train_size=5000, test_size=3000, eps=0.2, epochs=5, batch_size=32,
             **(THIN | {"encoder_lr": 0.01}),  # small batches and a low rate: the steadiest game tried
         ),
         "small": PAPER_SENSORS.replace(

@@ -13,15 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 5
+VERSION = 6
 RATE = 100  # rows per second
 COLUMNS = 54
 PARTICIPANTS = tuple(range(101, 110))
 LIMBS = ("hand", "chest", "ankle")
 GRAVITY = 9.81  # m/s^2
 FIELD = (20.0, 0.0, -43.0)  # the earth's, north and up, in microtesla
-BOUT = (54.0, 66.0)  # seconds
-TIMES = {105: 3, 106: 3}  # how often a participant does each activity, else once; these two are for testing
+# How often a participant does each activity, and the shortest and longest bout in seconds. The windows of one bout are
+# mostly right or wrong together, so those who are tested on do everything often.
+BOUTS = dict.fromkeys(PARTICIPANTS, (1, 54.0, 66.0)) | dict.fromkeys((105, 106), (12, 10.0, 12.0))
 TRANSIENT = (3.0, 5.0)
 EDGE = 41  # rows in which a movement begins or ends
 LEVER = {"hand": 0.35, "chest": 0.15, "ankle": 0.35}  # metres from the joint to the unit
@@ -98,12 +99,12 @@ def record(participant: int, seed: int = 0) -> Array:
     """One participant's file (T, 54): rows of 10 ms, NaN where a value is missing.
 
     About a minute of each of the twelve activities, in an order of the participant's own; participants 105 and 106 do
-    all of them three times. Raises ValueError for participants other than 101 to 109.
+    all of them twelve times, for a shorter while. Raises ValueError for participants other than 101 to 109.
     """
     if participant not in PARTICIPANTS:
         raise ValueError(f"participant must be from {PARTICIPANTS[0]} to {PARTICIPANTS[-1]}, got {participant}.")
     rng = np.random.default_rng([seed, participant])
-    stretches = plan(rng, TIMES.get(participant, 1))
+    stretches = plan(rng, *BOUTS[participant])
     n = stretches[-1].stop
     rows = np.full((n, COLUMNS), np.nan)
     rows[:, 0] = np.arange(n) / RATE + 5
@@ -117,12 +118,12 @@ def record(participant: int, seed: int = 0) -> Array:
     return rows
 
 
-def plan(rng: np.random.Generator, times: int = 1) -> list[Stretch]:
-    """The bouts of a recording, each activity `times` times, and what lies between."""
+def plan(rng: np.random.Generator, times: int, shortest: float, longest: float) -> list[Stretch]:
+    """The bouts of a recording and what lies between: each activity `times` times, a bout from `shortest` to `longest` seconds."""
     order = np.concatenate([rng.permutation(list(ACTIVITIES)) for _ in range(times)])
     stretches, start = [], 0
     for activity in order:
-        for kind, seconds in ((0, TRANSIENT), (int(activity), BOUT)):
+        for kind, seconds in ((0, TRANSIENT), (int(activity), (shortest, longest))):
             stop = start + round(RATE * rng.uniform(*seconds))
             stretches.append(Stretch(kind, start, stop))
             start = stop
