@@ -46,6 +46,18 @@ def dataset(recordings, n=None, window=1000, activities=TWELVE) -> SensorDataset
     return SensorDataset("small", samples, cells, {"activity": labels}, {"activity": activities}, window, 32, front_end)
 
 
+def test_bouts_are_numbered_as_the_recordings_go():
+    both = [recording("1", [(4, 400), (0, 400), (4, 400)]), recording("2", [(4, 400)])]
+    data = dataset(both, 40, 100)
+    order = data.cells[:, 0].argsort()
+    bouts, labels, person = data.bouts()[order], data.targets["activity"][order], data.participants[order]
+    assert bouts[0] == 0
+    assert set(bouts.diff().tolist()) == {0, 1}
+    told = {(int(b), int(y), int(p)) for b, y, p in zip(bouts, labels, person, strict=True)}
+    walking = TWELVE.index("walking")
+    assert told == {(0, walking, 1), (1, -1, 1), (2, walking, 1), (3, walking, 2)}
+
+
 def test_a_stretch_shorter_than_a_window_gives_none_and_leaves_labels_whole_numbers():
     cells, labels = grid([recording("1", [(4, 300)], gaps=(40,))], 100, None, TWELVE)
     assert labels.dtype == torch.long

@@ -126,6 +126,14 @@ class SensorDataset:
         """The participant's number (N,) of each example."""
         return self.cells[:, 3]
 
+    def bouts(self, task: str = "activity") -> Tensor:
+        """The number of the bout (N,) of each example, as the recordings go. What lies between two bouts counts as one."""
+        order = self.cells[:, 0].argsort()
+        begins = (self.targets[task][order].diff() != 0) | (self.participants[order].diff() != 0)
+        number = torch.empty_like(order)
+        number[order] = F.pad(begins, (1, 0)).cumsum(0)
+        return number
+
     def batch(self, index: Tensor, random: bool = False) -> Tensor:
         """Windows (N, C, window) in the recordings' units for `index` (N,)."""
         first, room, fixed, _ = self.cells[index].unbind(1)
