@@ -462,6 +462,7 @@ def test_cifar10_is_downloaded_once(tiny_cifar, server, tmp_path, monkeypatch):
     url, served, asked = server
     (served / "cifar.tar.gz").write_bytes(archive)
     monkeypatch.setattr(CIFAR10, "url", f"{url}/cifar.tar.gz")
+    (tmp_path / "data").mkdir()
     check_tiny_cifar(tmp_path / "data", batches)
     assert "/cifar.tar.gz" in asked
     asked.clear()
@@ -479,8 +480,15 @@ def test_cifar10_put_there_by_hand_needs_no_network(tiny_cifar, closed_url, tmp_
 def test_cifar10_without_network_says_where_to_put_the_file(tiny_cifar, closed_url, tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, "url", closed_url)
     with pytest.raises(ValueError, match=r"could not be downloaded .*cifar-10-python\.tar\.gz.*by hand") as raised:
-        load("cifar10", tmp_path / "here")
-    assert f"into {tmp_path / 'here'} by hand" in str(raised.value)
+        load("cifar10", tmp_path)
+    assert f"into {tmp_path} by hand" in str(raised.value)
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "pamap2", "pamap2-11"])
+def test_nothing_is_downloaded_into_a_folder_that_is_not_there(tmp_path, dataset):
+    with pytest.raises(ValueError, match=f"there is no folder .*typo; make it if {dataset} is to be downloaded there"):
+        load(dataset, tmp_path / "typo")
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_cifar10_download_is_refused(tiny_cifar, server, tmp_path, monkeypatch):
@@ -489,7 +497,7 @@ def test_damaged_cifar10_download_is_refused(tiny_cifar, server, tmp_path, monke
     (served / "cifar.tar.gz").write_bytes(archive[:-100])
     monkeypatch.setattr(CIFAR10, "url", f"{url}/cifar.tar.gz")
     with pytest.raises(ValueError, match=r"corrupted.*by hand"):
-        load("cifar10", tmp_path / "data")
+        load("cifar10", tmp_path)
 
 
 def test_cifar10_in_another_size_is_refused(tmp_path):

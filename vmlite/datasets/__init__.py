@@ -17,6 +17,7 @@ __all__ = ["DATASETS", "TOPICS", "Dataset", "ImageDataset", "SensorDataset", "Sp
 TOPICS = {"images": tuple(images.LOADERS), "speech": tuple(speech.LOADERS), "sensors": tuple(sensors.LOADERS)}
 DATASETS = tuple(name for names in TOPICS.values() for name in names)
 _LOADERS = {**images.LOADERS, **speech.LOADERS, **sensors.LOADERS}
+_DOWNLOADED = ("cifar10", "pamap2", "pamap2-11")
 
 
 def load(dataset: str, data_dir: str | Path | None = None, device: str = "auto", **options: Any) -> Splits:
@@ -34,8 +35,10 @@ def load(dataset: str, data_dir: str | Path | None = None, device: str = "auto",
     asked = Options(**options)
     if dataset in TOPICS["images"] and (asked.sample_rate or asked.window_seconds or asked.held_out):
         raise ValueError(f"sample_rate, window_seconds and held_out are for recordings; {dataset} has images.")
-    place = find_device(device)
-    splits = _LOADERS[dataset](project_path(data_dir or "data"), asked)
+    place, folder = find_device(device), project_path(data_dir or "data")
+    if dataset in _DOWNLOADED and data_dir is not None and not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; make it if {dataset} is to be downloaded there.")
+    splits = _LOADERS[dataset](folder, asked)
     limits = (asked.train_size, asked.test_size)
     sizes = [None if n is None else min(n, len(part)) for part, n in zip(splits, limits, strict=True)]
     return Splits(*(part.first(n).to(place) for part, n in zip(splits, sizes, strict=True)))
