@@ -49,7 +49,7 @@ def one_step(recipe, folder):
     child = torchrun(folder / "step.py", folder / "recipe.json", folder / "found.pt", stdout=subprocess.PIPE)
     printed, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors
-    assert printed.split() == ["done", "done"]  # flushed, though the processes end at once
+    assert printed.count("done") == 2  # flushed, though the processes end at once; their lines may mix
     return torch.load(folder / "found.pt")
 
 
