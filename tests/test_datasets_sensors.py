@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from vmlite.datasets import pamap2, sensors
 from vmlite.datasets.base import Options
 from vmlite.datasets.pamap2 import Recording
-from vmlite.datasets.sensors import RELEASED, LogSpectrogram, SensorDataset, grid, split
+from vmlite.datasets.sensors import RELEASED, LogSpectrogram, SensorDataset, grid, other_marks, split
 from vmlite.pretrain import pretrain, start
 from vmlite.recipes import preset
 
@@ -244,6 +245,32 @@ def test_generated_recordings_are_written_once(tmp_path, monkeypatch):
         train, _ = sensors.LOADERS["motions"](tmp_path, Options())
     assert train.name == "motions"
     assert len(written) == 1
+
+
+def test_other_marks_keep_windows_and_labels_and_need_the_first_participants(monkeypatch):
+    def record(participant, marks=None):
+        rows = np.random.default_rng([participant, marks or 0]).normal(size=(500, 54))
+        rows[:, 0], rows[:, 1], rows[7, 5] = np.arange(500) / 100, 1, np.nan
+        return rows
+
+    def read(participant):
+        table = record(100 + participant)
+        samples = torch.from_numpy(pamap2.interpolated(table[:, 2:].T.astype("float32")))
+        return Recording(str(participant), samples, torch.ones(500, dtype=torch.int16), torch.tensor([[0, 500]]))
+
+    monkeypatch.setattr(sensors.motions, "record", record)
+    data = dataset([read(5), read(6)], window=100)
+    same = other_marks(data, marks=0)
+    assert torch.equal(same.samples, data.samples)
+    assert torch.equal(same.batch(torch.arange(4)), data.batch(torch.arange(4)))
+    other = other_marks(data)
+    assert torch.equal(other.cells, data.cells)
+    assert other.front_end is not data.front_end
+    assert not torch.isclose(other.samples, data.samples).all(1).any()
+    assert other.samples.isfinite().all()
+    assert torch.equal(other_marks(data.only("5")).samples, other.samples[:, :500])
+    with pytest.raises(ValueError, match="others were recorded before participants \\[6\\]"):
+        other_marks(data.only("6"))
 
 
 def test_a_step_on_nine_channels_of_20_by_31_changes_both_players():

@@ -91,6 +91,18 @@ def test_the_same_seed_gives_the_same_recording_and_another_seed_or_participant_
     assert orders[0] != orders[2]
 
 
+def test_other_marks_leave_time_activity_and_heart_and_move_alike(rows):
+    other = record(101, 7, marks=1)
+    assert np.array_equal(rows[:, :3], other[:, :3], equal_nan=True)
+    assert not np.allclose(rows[:, 4:7], other[:, 4:7], equal_nan=True)
+    assert np.array_equal(other, record(101, 7, marks=1), equal_nan=True)
+    assert not np.array_equal(other, record(101, 7, marks=2), equal_nan=True)
+    walk = rows[:, 1] == 4
+    length = [np.linalg.norm(table[walk][:, 38:41], axis=1) for table in (rows, other)]  # of the ankle's acceleration
+    known = ~np.isnan(length).any(0)
+    assert np.corrcoef([one[known] for one in length])[0, 1] > 0.9
+
+
 def test_lying_still_the_units_weigh_gravity(rows):
     for unit in UNITS:
         for bout in bouts(rows, 1):

@@ -237,6 +237,16 @@ def _fit(
             scheduler.step()
 
 
+def noticed(x: Tensor, x_changed: Tensor) -> float:
+    """How much features (N, D) tell of a change of their examples: 0 nothing, 1 as much as they tell two examples apart.
+
+    The mean squared change of a feature over that between two of the N examples at random; constant features are left out.
+    """
+    std = x.std(0)
+    told = std > 1e-6 * (1 + x.mean(0).abs())
+    return float(((x_changed - x)[:, told] / std[told]).square().mean()) / 2
+
+
 def percent(predicted: Tensor, y: Tensor) -> float:
     """Accuracy: the share of examples whose class is told, in percent."""
     return 100 * float((predicted == y).double().mean())

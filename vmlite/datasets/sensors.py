@@ -258,6 +258,19 @@ def load_motions(_: Path, asked: Options) -> Splits:
     return split("motions", recordings, asked, tuple(pamap2.ACTIVITIES.values()))
 
 
+def other_marks(data: SensorDataset, marks: int = 1) -> SensorDataset:
+    """The same windows of the generated recordings, in which people move alike and are recorded by other units.
+
+    See `motions.record` for `marks`. Raises ValueError unless the windows' participants are the first of those recorded.
+    """
+    people = data.participants.unique().tolist()
+    tables = [motions.record(100 + one, marks=marks)[:, 2:].T.astype("float32") for one in people]
+    samples = torch.cat([torch.from_numpy(pamap2.interpolated(table)) for table in tables], 1)
+    if int(data.cells[:, :2].sum(1).max()) + data.window - 1 > samples.shape[1]:
+        raise ValueError(f"others were recorded before participants {people}; take all of them, or the first.")
+    return data._like(samples.to(data.samples.device), data.cells, data.targets)
+
+
 def load_pamap2(name: str, activities: Sequence[str], data_dir: Path, asked: Options) -> Splits:
     """Pamap2, downloaded where no participant's file is there, from a cache that is made at the first use."""
     if not pamap2.folder_of(data_dir):
