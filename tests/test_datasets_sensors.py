@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vmlite.datasets import pamap2, sensors
 from vmlite.datasets.base import Options
 from vmlite.datasets.pamap2 import Recording
-from vmlite.datasets.sensors import RELEASED, LogSpectrogram, SensorDataset, grid, other_marks, split
+from vmlite.datasets.sensors import RELEASED, LogSpectrogram, SensorDataset, grid, other_nuisance, split
 from vmlite.pretrain import pretrain, start
 from vmlite.recipes import preset
 
@@ -247,9 +247,9 @@ def test_generated_recordings_are_written_once(tmp_path, monkeypatch):
     assert len(written) == 1
 
 
-def test_other_marks_keep_windows_and_labels_and_need_the_first_participants(monkeypatch):
-    def record(participant, marks=None):
-        rows = np.random.default_rng([participant, marks or 0]).normal(size=(500, 54))
+def test_another_nuisance_keeps_windows_and_labels_and_needs_generated_first_participants(monkeypatch):
+    def record(participant, nuisance=None):
+        rows = np.random.default_rng([participant, nuisance or 0]).normal(size=(500, 54))
         rows[:, 0], rows[:, 1], rows[7, 5] = np.arange(500) / 100, 1, np.nan
         return rows
 
@@ -260,17 +260,20 @@ def test_other_marks_keep_windows_and_labels_and_need_the_first_participants(mon
 
     monkeypatch.setattr(sensors.motions, "record", record)
     data = dataset([read(5), read(6)], window=100)
-    same = other_marks(data, marks=0)
+    with pytest.raises(ValueError, match="generated recordings, motions, can be recorded again, not small"):
+        other_nuisance(data)
+    data.name = "motions"
+    same = other_nuisance(data, nuisance=0)
     assert torch.equal(same.samples, data.samples)
     assert torch.equal(same.batch(torch.arange(4)), data.batch(torch.arange(4)))
-    other = other_marks(data)
+    other = other_nuisance(data)
     assert torch.equal(other.cells, data.cells)
     assert other.front_end is not data.front_end
     assert not torch.isclose(other.samples, data.samples).all(1).any()
     assert other.samples.isfinite().all()
-    assert torch.equal(other_marks(data.only("5")).samples, other.samples[:, :500])
+    assert torch.equal(other_nuisance(data.only("5")).samples, other.samples[:, :500])
     with pytest.raises(ValueError, match="others were recorded before participants \\[6\\]"):
-        other_marks(data.only("6"))
+        other_nuisance(data.only("6"))
 
 
 def test_a_step_on_nine_channels_of_20_by_31_changes_both_players():

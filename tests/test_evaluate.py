@@ -30,11 +30,11 @@ from vmlite.evaluate import (
     linear_predictions,
     linear_probe,
     mlp_probe,
-    noticed,
     paper_probe,
     percent,
     raw_input_accuracy,
     raw_inputs,
+    sensitivity,
     standardise,
     supervised,
 )
@@ -432,15 +432,17 @@ def test_probes_leave_unlabelled_examples_out(run, splits):
 
 
 @given(st.floats(0, 1), st.floats(0.01, 100), st.floats(-100, 100))
-def test_noticed_is_the_share_of_variance_that_is_drawn_again(share, scale, shift):
+def test_sensitivity_is_the_share_of_variance_that_is_drawn_again(share, scale, shift):
     kept, drawn, again = torch.randn(3, 2000, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
     x, changed = (math.sqrt(1 - share) * kept + math.sqrt(share) * other for other in (drawn, again))
-    assert noticed(x, x) == 0
-    assert noticed(x, changed) == pytest.approx(share, abs=0.05)
-    assert noticed(scale * x + shift, scale * changed + shift) == pytest.approx(noticed(x, changed), rel=1e-2, abs=1e-3)
+    assert sensitivity(x, x) == 0
+    assert sensitivity(x, changed) == pytest.approx(share, abs=0.05)
+    assert sensitivity(scale * x + shift, scale * changed + shift) == pytest.approx(
+        sensitivity(x, changed), rel=1e-2, abs=1e-3
+    )
 
 
-def test_noticed_leaves_constant_features_out():
+def test_sensitivity_leaves_constant_features_out():
     x, changed = torch.randn(2, 500, 3).unbind(0)
     wider = torch.cat([x, torch.full((500, 2), 7.0)], 1)
-    assert noticed(wider, torch.cat([changed, torch.randn(500, 2)], 1)) == noticed(x, changed)
+    assert sensitivity(wider, torch.cat([changed, torch.randn(500, 2)], 1)) == sensitivity(x, changed)

@@ -91,12 +91,12 @@ def test_the_same_seed_gives_the_same_recording_and_another_seed_or_participant_
     assert orders[0] != orders[2]
 
 
-def test_other_marks_leave_time_activity_and_heart_and_move_alike(rows):
-    other = record(101, 7, marks=1)
+def test_another_nuisance_leaves_time_activity_heart_and_movement(rows):
+    other = record(101, 7, nuisance=1)
     assert np.array_equal(rows[:, :3], other[:, :3], equal_nan=True)
     assert not np.allclose(rows[:, 4:7], other[:, 4:7], equal_nan=True)
-    assert np.array_equal(other, record(101, 7, marks=1), equal_nan=True)
-    assert not np.array_equal(other, record(101, 7, marks=2), equal_nan=True)
+    assert np.array_equal(other, record(101, 7, nuisance=1), equal_nan=True)
+    assert not np.array_equal(other, record(101, 7, nuisance=2), equal_nan=True)
     walk = rows[:, 1] == 4
     length = [np.linalg.norm(table[walk][:, 38:41], axis=1) for table in (rows, other)]  # of the ankle's acceleration
     known = ~np.isnan(length).any(0)

@@ -237,8 +237,8 @@ def _fit(
             scheduler.step()
 
 
-def noticed(x: Tensor, x_changed: Tensor) -> float:
-    """How much features (N, D) tell of a change of their examples: 0 nothing, 1 as much as they tell two examples apart.
+def sensitivity(x: Tensor, x_changed: Tensor) -> float:
+    """How far features (N, D) move with a change of their examples: 0 not at all, 1 as far as from one example to another.
 
     The mean squared change of a feature over that between two of the N examples at random; constant features are left out.
     """

@@ -258,13 +258,16 @@ def load_motions(_: Path, asked: Options) -> Splits:
     return split("motions", recordings, asked, tuple(pamap2.ACTIVITIES.values()))
 
 
-def other_marks(data: SensorDataset, marks: int = 1) -> SensorDataset:
+def other_nuisance(data: SensorDataset, nuisance: int = 1) -> SensorDataset:
     """The same windows of the generated recordings, in which people move alike and are recorded by other units.
 
-    See `motions.record` for `marks`. Raises ValueError unless the windows' participants are the first of those recorded.
+    See `motions.record` for `nuisance`. Raises ValueError for real recordings, and unless the windows' participants are
+    the first of those recorded.
     """
+    if data.name != "motions":
+        raise ValueError(f"only the generated recordings, motions, can be recorded again, not {data.name}.")
     people = data.participants.unique().tolist()
-    tables = [motions.record(100 + one, marks=marks)[:, 2:].T.astype("float32") for one in people]
+    tables = [motions.record(100 + one, nuisance=nuisance)[:, 2:].T.astype("float32") for one in people]
     samples = torch.cat([torch.from_numpy(pamap2.interpolated(table)) for table in tables], 1)
     if int(data.cells[:, :2].sum(1).max()) + data.window - 1 > samples.shape[1]:
         raise ValueError(f"others were recorded before participants {people}; take all of them, or the first.")

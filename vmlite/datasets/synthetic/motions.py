@@ -95,12 +95,12 @@ class Stretch(NamedTuple):
     stop: int
 
 
-def record(participant: int, seed: int = 0, marks: int | None = None) -> Array:
+def record(participant: int, seed: int = 0, nuisance: int | None = None) -> Array:
     """One participant's file (T, 54): rows of 10 ms, NaN where a value is missing.
 
     About a minute of each of the twelve activities, in an order of the participant's own; participants 105 and 106 do
-    all of them twelve times, for a shorter while. With `marks` the same movements are recorded by units that sit, rattle
-    and err otherwise, drawn by this number. Raises ValueError for participants other than 101 to 109.
+    all of them twelve times, for a shorter while. With `nuisance` the same movements are recorded by units that sit,
+    rattle and err otherwise, drawn by this number. Raises ValueError for participants other than 101 to 109.
     """
     if participant not in PARTICIPANTS:
         raise ValueError(f"participant must be from {PARTICIPANTS[0]} to {PARTICIPANTS[-1]}, got {participant}.")
@@ -114,8 +114,8 @@ def record(participant: int, seed: int = 0, marks: int | None = None) -> Array:
     rows[::11, 2] = heart_rate(rng, stretches)[::11]
     person = participant - PARTICIPANTS[0]
     heading, moves = perform(rng, stretches, CADENCE[person], VIGOUR[person])
-    if marks is not None:
-        rng = np.random.default_rng([seed, participant, marks])
+    if nuisance is not None:
+        rng = np.random.default_rng([seed, participant, nuisance])
     for i, limb in enumerate(LIMBS):
         rows[:, 3 + 17 * i : 20 + 17 * i] = sense(rng, stretches, heading, *moves[limb])
     return rows
